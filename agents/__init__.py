@@ -1,0 +1,1 @@
+"""Chat models, reasoning chains and the store of what they wrote."""

@@ -1,0 +1,75 @@
+"""How progress looks: a rich bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Terminal"]
+
+QUIET_SECONDS = 5.0
+
+
+class Terminal:
+    """Reporter of the command line.
+
+    Args:
+        console: Where to write; a console that is no terminal gets plain lines.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Print one line as it is."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show progress towards `total`; the yielded function adds finished units."""
+        if self.console.is_terminal:
+            with _bar(self.console) as bar:
+                task = bar.add_task(f"  {label}", total=total)
+                yield lambda done: bar.advance(task, done)
+        else:
+            yield _Lines(self.line, label, total).advance
+
+
+class _Lines:
+    """Plain progress: a line at most every five seconds."""
+
+    def __init__(self, write: Callable[[str], None], label: str, total: int) -> None:
+        self._write, self._label, self._total = write, label, total
+        self._done = 0
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        self._done += done
+        now = time.monotonic()
+        if now - self._shown >= QUIET_SECONDS:
+            self._shown = now
+            elapsed = now - self._started
+            self._write(f"  {self._label}: {self._done:,} of {self._total:,} ({elapsed:.0f} s)")
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

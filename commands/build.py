@@ -1,0 +1,6 @@
+"""`tastemaker build RECIPE`."""
+
+from tastemaker.cli import COMMANDS
+from tastemaker.commands._recipe import command_until
+
+command = command_until("build", COMMANDS["build"])

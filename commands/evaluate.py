@@ -1,0 +1,6 @@
+"""`tastemaker evaluate RECIPE`."""
+
+from tastemaker.cli import COMMANDS
+from tastemaker.commands._recipe import command_until
+
+command = command_until("evaluate", COMMANDS["evaluate"])

@@ -1,0 +1,30 @@
+"""`tastemaker report RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+@click.option("--markdown", is_flag=True, help="The comparison as a Markdown table.")
+def command(run_folder: Path, as_json: bool, markdown: bool) -> None:
+    """Show the comparison of a finished run, and where its HTML report is."""
+    import json
+
+    from tastemaker.eval.text_table import render_markdown
+    from tastemaker.methods.comparison import load_comparison
+    from tastemaker.methods.reporting import terminal_summary
+    from tastemaker.stage import Run
+
+    run = Run(run_folder)
+    comparison = load_comparison(run)
+    if as_json:
+        click.echo(json.dumps(comparison.to_dict(), indent=1))
+    elif markdown:
+        click.echo(render_markdown(comparison))
+    else:
+        click.echo(terminal_summary(run))

@@ -1,0 +1,1 @@
+"""Tables, splits and histories: what happened, and strictly before when."""

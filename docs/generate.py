@@ -1,0 +1,89 @@
+"""Write the pages that come from the code, or check that they are up to date.
+
+    python docs/generate.py            rewrite docs/cli.md, docs/methods.md, docs/templates.md
+    python docs/generate.py --check    exit 1 and name the pages that differ
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tastemaker.cli import COMMANDS, cli
+from tastemaker.prompts.template import find_template, template_names
+from tastemaker.registry import load, names
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/generate.py; run `make docs` after a change. -->\n"
+
+
+def main() -> int:
+    """Write or check all pages; returns the exit code."""
+    pages = {"cli.md": cli_page(), "methods.md": methods_page(), "templates.md": templates_page()}
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for name, text in pages.items():
+        path = DOCS / name
+        if check and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+            stale.append(name)
+        elif not check:
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        click.echo(f"out of date: {', '.join(stale)}; run `make docs`", err=True)
+    return 1 if stale else 0
+
+
+def cli_page() -> str:
+    """The help of every command."""
+    context = click.Context(cli, info_name="tastemaker", terminal_width=88, max_content_width=88)
+    parts = [f"{NOTE}\n# Command line\n", _block(cli.get_help(context))]
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        parts.extend(_help(command, parent=context, name=name, depth=2))
+    return "\n".join(parts)
+
+
+def methods_page() -> str:
+    """One row per published method."""
+    rows = ["| name | method | venue | idea | stages |", "|---|---|---|---|---|"]
+    for name in names("method"):
+        method = load("method", name)
+        stages = ", ".join(method.stages)
+        rows.append(f"| `{name}` | {method.title} | {method.venue} | {method.idea} | {stages} |")
+    return f"{NOTE}\n# Methods\n\n" + "\n".join(rows) + "\n"
+
+
+def templates_page() -> str:
+    """Every template with its fields and source."""
+    parts = [f"{NOTE}\n# Prompt templates\n"]
+    for name in template_names():
+        template = find_template(name)
+        fields = "\n".join(f"* `{key}`: {text}" for key, text in template.about.fields.items())
+        parts.append(f"## {name}\n\n{template.about.task}\n\nReference: {template.about.reference}\n")
+        parts.append(f"{fields}\n\n```jinja\n{template.source.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _help(
+    command: click.Command, *, parent: click.Context, name: str, depth: int
+) -> Iterator[str]:
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=88, max_content_width=88
+    )
+    yield f"{'#' * depth} {context.command_path}\n"
+    yield _block(command.get_help(context))
+    if isinstance(command, click.Group):
+        for inner, found in command.commands.items():
+            yield from _help(found, parent=context, name=inner, depth=depth + 1)
+
+
+def _block(text: str) -> str:
+    return f"```text\n{text}\n```\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The published methods: where text, knowledge, vectors and recommenders meet."""

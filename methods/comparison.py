@@ -1,0 +1,105 @@
+"""The last two stages of every recipe: score the same rows with everything, and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tastemaker.data.splits import Split
+from tastemaker.errors import StageError
+from tastemaker.eval.compare import Comparison, compare
+from tastemaker.eval.protocol import Requests
+from tastemaker.methods.base import Contender, Method, Scores, load_requests, load_split
+from tastemaker.models.base import Recommender
+from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
+from tastemaker.recipe import Recipe
+from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
+
+__all__ = ["evaluate_stage", "load_comparison"]
+
+
+def evaluate_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[str]) -> Stage:
+    """Stage `evaluate`: scores of every model on the test requests, and their comparison."""
+    settings = recipe.evaluate.model_dump(mode="json", exclude={"batch_size"})
+    return Stage(
+        name="evaluate",
+        needs=tuple(needs),
+        run=lambda space: _evaluate(recipe, methods, space),
+        config={**settings, "model": recipe.tune.model, "precision": recipe.tune.precision},
+    )
+
+
+def load_comparison(run: Run) -> Comparison:
+    """The comparison of a finished run."""
+    text = (run.artefact("evaluate") / "comparison.json").read_text(encoding="utf-8")
+    return Comparison.from_dict(json.loads(text))
+
+
+def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Mapping[str, Any]:
+    split = load_split(space.run)
+    requests = load_requests(space.run, "test")
+    entries = [*_baselines(recipe, space.run, split)]
+    for method in methods:
+        entries.extend(method.contenders(recipe, space.run, split))
+    scores = {entry.name: _score(entry, requests, space) for entry in entries}
+    config = recipe.evaluate
+    comparison = compare(
+        scores,
+        requests,
+        against=config.against,
+        trivial=[entry.name for entry in entries if entry.trivial],
+        bootstrap=config.bootstrap,
+        confidence=config.confidence,
+        seed=space.seed,
+    )
+    requests.frame.with_columns(
+        **{name: values.astype(np.float32) for name, values in scores.items()}
+    ).write_parquet(space.out / "scores.parquet")
+    with atomic_file(space.out / "comparison.json") as handle:
+        handle.write(json.dumps(comparison.to_dict(), indent=1).encode())
+    about = {entry.name: entry.about for entry in entries}
+    with atomic_file(space.out / "models.json") as handle:
+        handle.write(json.dumps(about, indent=1).encode())
+    line = f"{len(scores)} models on {comparison.n_rows:,} rows of {comparison.n_users:,} users"
+    return {"models": len(scores), "line": line}
+
+
+def _baselines(recipe: Recipe, run: Run, split: Split) -> list[Contender]:
+    """The counts that any model has to beat before it may claim anything."""
+    manifest = run.manifest("data")
+    history = recipe.build.history
+    key = {"data": manifest.digest if manifest else "", "history": history}
+    built: dict[Recommender, str] = {
+        ItemMean(): "Smoothed share of likes of the item in training.",
+        LikedShare(history=history): f"Share of likes among the user's last {history} events.",
+        LikedShareAndItemMean(history=history): "Logistic regression on these two numbers.",
+    }
+
+    def scorer(model: Recommender) -> Any:
+        return lambda requests, report: model.fit(split).score(requests)
+
+    return [
+        Contender(model.name, about, {**key, "name": model.name}, scorer(model), trivial=True)
+        for model, about in built.items()
+    ]
+
+
+def _score(entry: Contender, requests: Requests, space: Workspace) -> Scores:
+    """Scores of one model, kept by what they depend on, so that a killed run loses at most one."""
+    rows = digest(requests.frame.to_dict(as_series=False))
+    kept = space.cache / f"{digest({'rows': rows, **entry.key})}.npy"
+    if entry.slow and kept.is_file():
+        return np.load(kept)
+    scores = entry.score(requests, space.report)
+    if scores.shape != (len(requests),) or scores.dtype != np.float32:
+        raise StageError(
+            f"{entry.name} returned scores of shape {scores.shape} and type {scores.dtype}; "
+            f"expected float32 ({len(requests)},)"
+        )
+    if entry.slow:
+        with atomic_file(kept) as handle:
+            np.save(handle, scores)
+    return scores

@@ -1,0 +1,74 @@
+"""From a recipe to its stages, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tastemaker import registry
+from tastemaker.errors import RecipeError, UserError
+from tastemaker.methods import comparison, prepare, reporting
+from tastemaker.methods.base import Method
+from tastemaker.recipe import Recipe
+from tastemaker.stage import Stage
+
+__all__ = ["ORDER", "check", "stages"]
+
+ORDER = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report")
+
+
+def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
+    """Everything a recipe does, in order, names checked.
+
+    Args:
+        recipe: Its `methods` contribute the stages between `data` and `evaluate`.
+        until: Leave out every stage that this one does not need.
+
+    Raises:
+        UserError: an unknown name, two methods with the same stage, or a stage no method has.
+    """
+    methods = [registry.load("method", name) for name in recipe.methods]
+    check(recipe, methods)
+    builders = {name: build for method in methods for name, build in method.stages.items()}
+    middle = [builders[name](recipe) for name in ORDER if name in builders]
+    needed = ["data", *(stage.name for stage in middle)]
+    found = [
+        prepare.data_stage(recipe),
+        *middle,
+        comparison.evaluate_stage(recipe, methods, needs=needed),
+        reporting.report_stage(recipe, methods, needs=[*needed, "evaluate"]),
+    ]
+    return found if until is None else _only_needed(found, until)
+
+
+def check(recipe: Recipe, methods: Sequence[Method]) -> None:
+    """Find wrong names before anything is written.
+
+    Raises:
+        UserError: the first section with a mistake.
+    """
+    prepare.check(recipe)
+    owners: dict[str, str] = {}
+    for name, method in zip(recipe.methods, methods, strict=True):
+        for stage in method.stages:
+            if stage in owners:
+                raise RecipeError(
+                    f"methods: {owners[stage]} and {name} both bring a '{stage}' stage.",
+                    remedy="Name only one of them, or use two recipes.",
+                )
+            owners[stage] = name
+        method.check(recipe)
+
+
+def _only_needed(found: Sequence[Stage], until: str) -> list[Stage]:
+    known = {stage.name: stage for stage in found}
+    if until not in known:
+        raise UserError(
+            f"this recipe has no stage '{until}'.",
+            allowed=f"its stages: {', '.join(known)}",
+            remedy="Name the method that brings it under methods:, or another stage.",
+        )
+    wanted = {until}
+    for stage in reversed(found):
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in found if stage.name in wanted]

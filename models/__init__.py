@@ -1,0 +1,1 @@
+"""Recommenders, language models and encoders: everything that turns inputs into scores."""

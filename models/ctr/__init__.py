@@ -1,0 +1,1 @@
+"""Click-through-rate recommenders: one backbone a file, found by name."""

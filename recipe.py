@@ -1,0 +1,266 @@
+"""One YAML recipe describes a whole experiment; every section is a strict, frozen configuration.
+
+Each stage reads its own section. A wrong key or value stops the run before anything is written; all
+mistakes are reported at once, each with the nearest right name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tastemaker.errors import RecipeError, nearest
+
+__all__ = [
+    "BuildConfig",
+    "ColumnsConfig",
+    "Config",
+    "DataConfig",
+    "EncodeConfig",
+    "EvaluateConfig",
+    "KnowledgeConfig",
+    "LoraConfig",
+    "ReasonConfig",
+    "Recipe",
+    "RequestsConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "TuneConfig",
+    "load_recipe",
+]
+
+
+class Config(BaseModel):
+    """Base of all sections: frozen, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ColumnsConfig(Config):
+    """Which columns of the tables mean what."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    rating: str = "rating"
+    label: str = Field("rating > 3", description="COLUMN OPERATOR NUMBER; TALLRec and KAR: > 3")
+    title: str = "title"
+    text: tuple[str, ...] = ()
+
+
+class SplitConfig(Config):
+    """How interactions are parted; `global_time` cuts at two moments for everyone."""
+
+    name: str = "global_time"
+    valid_from: float | str = Field(0.8, description="share of rows before it (0 to 1), or a date")
+    test_from: float | str = Field(0.9, description="share of rows before it (0 to 1), or a date")
+
+
+class RequestsConfig(Config):
+    """Which rows of validation and test are scored by every model."""
+
+    min_history: int = Field(10, ge=0, description="rows with fewer earlier events are left out")
+    per_user: int | None = Field(None, gt=0, description="at most so many rows of a user, seeded")
+
+
+class DataConfig(Config):
+    """Where the tables are, what their columns mean, how they are split."""
+
+    source: str | None = Field(None, description="name of a built-in data set")
+    interactions: Path | None = None
+    items: Path | None = None
+    users: Path | None = None
+    columns: ColumnsConfig = ColumnsConfig()
+    split: SplitConfig = SplitConfig()
+    requests: RequestsConfig = RequestsConfig()
+
+
+class BuildConfig(Config):
+    """Which template turns which rows into instructions."""
+
+    template: str = "tallrec/movie"
+    history: int = Field(10, gt=0, description="events shown; TALLRec: 10")
+    train_examples: int | None = Field(None, gt=0, description="seeded sample; all when empty")
+    valid_examples: int | None = Field(None, gt=0)
+
+
+class LoraConfig(Config):
+    """Low-rank adapter; defaults of TALLRec's code: rank 8, α 16, dropout .05, q and v."""
+
+    rank: int = Field(8, gt=0)
+    alpha: int = Field(16, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class TuneConfig(Config):
+    """LoRA tuning of a causal language model."""
+
+    model: str = Field("smollm2", description="packaged name, folder, or hub id already on disk")
+    shots: int | None = Field(64, gt=0, description="K training examples; TALLRec: 16, 64, 256")
+    valid_shots: int | None = Field(
+        None, gt=0, description="validation examples that pick the epoch"
+    )
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="TALLRec: 1e-4")
+    batch_size: int = Field(8, gt=0)
+    max_length: int = Field(512, gt=0, description="tokens; TALLRec: 512")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    lora: LoraConfig = LoraConfig()
+
+
+class ReasonConfig(Config):
+    """KAR's two prompts through a chat model."""
+
+    model: str = Field("local:smollm2", description="provider:model")
+    base_url: str | None = None
+    user_template: str = "kar/user_movies"
+    item_template: str = "kar/item_movies"
+    factors: tuple[str, ...] = Field((), description="empty: the list the templates carry")
+    history_cap: int = Field(
+        10, gt=0, description="oldest events shown; KAR: 30 (ML-1M), 15 (Amazon)"
+    )
+    max_users: int | None = Field(None, gt=0)
+    max_items: int | None = Field(None, gt=0)
+    max_tokens: int = Field(64, gt=0)
+    temperature: float = Field(0.0, ge=0)
+    batch_size: int = Field(64, gt=0)
+
+
+class EncodeConfig(Config):
+    """Text to vectors."""
+
+    encoder: str = "minilm"
+    batch_size: int = Field(64, gt=0)
+    dtype: Literal["float32", "float16"] = "float32"
+
+
+class KnowledgeConfig(Config):
+    """KAR's hybrid-expert adaptor (its code: 2 shared experts, 128 then 32 units)."""
+
+    shared_experts: int = Field(2, ge=0)
+    dedicated_experts: int = Field(2, gt=0)
+    hidden: int = Field(128, gt=0)
+    dim: int = Field(32, gt=0)
+
+
+class TrainConfig(Config):
+    """A CTR backbone, trained twice: with ids only, and with knowledge."""
+
+    backbone: str = "din"
+    embedding_dim: int = Field(32, gt=0, description="KAR: 32")
+    history: int = Field(10, gt=0, description="KAR: 10")
+    min_count: int = Field(2, gt=0, description="rarer items share one embedding")
+    learning_rate: float = Field(1e-3, gt=0, description="KAR searches 1e-4 to 1e-3")
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(512, gt=0, description="KAR searches 128 to 2048")
+    epochs: int = Field(20, gt=0, description="KAR: at most 20")
+    patience: int = Field(3, gt=0, description="KAR: 3")
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+
+
+class EvaluateConfig(Config):
+    """The comparison."""
+
+    against: str = Field("DIN", description="paired differences are taken against this model")
+    bootstrap: int = Field(1000, gt=0, description="resamples of users")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    batch_size: int = Field(32, gt=0)
+
+
+class Recipe(Config):
+    """A whole experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(7, ge=0, lt=2**32)
+    methods: tuple[str, ...] = ()
+    data: DataConfig = DataConfig()
+    build: BuildConfig = BuildConfig()
+    tune: TuneConfig = TuneConfig()
+    reason: ReasonConfig = ReasonConfig()
+    encode: EncodeConfig = EncodeConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `section.key=value` overrides, check everything.
+
+    Relative paths in the `data` section are taken from the recipe's own folder.
+
+    Raises:
+        RecipeError: unreadable file, not YAML, or wrong keys or values, all in one message.
+    """
+    values = _read(path)
+    for text in overrides:
+        _override(values, text)
+    data = values.get("data")
+    if isinstance(data, dict):
+        for key in ("interactions", "items", "users"):
+            if isinstance(data.get(key), str):
+                data[key] = str(path.parent / data[key])
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise RecipeError(
+            f"{path}: {error.error_count()} problem(s)\n{problems}",
+            remedy="Correct the recipe (or the --set option) and run the command again.",
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}).", remedy="Name an existing recipe file."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of sections, found {type(values).__name__}.",
+            allowed=f"sections: {', '.join(Recipe.model_fields)}",
+        )
+    return values
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    name, sign, raw = text.partition("=")
+    if not sign or not name.strip():
+        raise RecipeError(f"--set {text}: expected section.key=value.")
+    *parents, last = name.strip().split(".")
+    place = values
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {text}: '{parent}' is a value, not a section.")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{place} = {problem['input']!r}: {problem['msg']}"
+    known = _known_keys(problem["loc"][:-1])
+    close = nearest(str(problem["loc"][-1]), known)
+    hint = f"did you mean '{close}'? " if close else ""
+    return f"{place}: unknown key; {hint}allowed: {', '.join(known)}"
+
+
+def _known_keys(place: Sequence[Any]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

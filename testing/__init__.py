@@ -1,0 +1,1 @@
+"""Shipped test material: the toy world whose right answers are known."""

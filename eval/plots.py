@@ -18,6 +18,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tastemaker.eval.compare import Comparison
 from tastemaker.eval.wording import better, clean, title_of
@@ -123,8 +124,8 @@ def curves_figure(curves: Sequence[Curve], *, name: str) -> Markup:
                 kept = curve.x[curve.best], curve.y[curve.best]
                 axes.plot(*kept, "o", color=colour, markersize=6)
         axes.set_xlabel(clean(curves[0].x_label))
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
-        axes.yaxis.get_major_locator().set_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         # A leading underscore would hide the entry.
         names = [" ".join(_name_lines(curve.name)).lstrip("_") for curve in curves]
         axes.legend(handles, names, loc="best", fontsize=9)

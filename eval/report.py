@@ -42,8 +42,11 @@ __all__ = [
 ]
 
 _FOREST = ("auc", "within_user_auc")
-# What HTML forbids in text: control characters but tab and line feed, and half characters.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# What HTML forbids in text: control characters but tab and line feed, and half characters. The last
+# two ranges turn the direction of everything after them.
+_FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ def _duration(seconds: float) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Replace what neither HTML nor UTF-8 can carry."""
+    """Replace what a page cannot carry, or what would leave its own place."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)
     return value

@@ -122,7 +122,7 @@ def check(recipe: Recipe) -> None:
     find_template(recipe.reason.item_template)
     load_named("backbone", recipe.train.backbone)
     check_encoder(recipe.encode.encoder)
-    check_chat_model(recipe.reason.model)
+    check_chat_model(recipe.reason.model, base_url=recipe.reason.base_url)
 
 
 def exhibits(run: Run) -> Exhibits:
@@ -221,7 +221,6 @@ def _questions(config: ReasonConfig, space: Workspace) -> list[Question]:
 
     split = load_split(space.run)
     users, items = _most_wanted(config, split, space.run)
-    factors = config.factors or None
     return [
         *user_questions(
             split.tables,
@@ -229,10 +228,13 @@ def _questions(config: ReasonConfig, space: Workspace) -> list[Question]:
             template=find_template(config.user_template),
             users=users,
             cap=config.history_cap,
-            factors=factors,
+            factors=config.factors,
         ),
         *item_questions(
-            split.tables, template=find_template(config.item_template), items=items, factors=factors
+            split.tables,
+            template=find_template(config.item_template),
+            items=items,
+            factors=config.factors,
         ),
     ]
 
@@ -257,9 +259,8 @@ def _descending(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(-counts, kind="stable").astype(np.int64)
 
 
-def _knowledge_frame(
-    questions: Sequence[Question], found: Sequence[Knowledge | None]
-) -> pl.DataFrame:
+def _knowledge_frame(questions: Sequence[Question], found: Sequence[Knowledge]) -> pl.DataFrame:
+    by_entity = {(knowledge.kind, knowledge.entity): knowledge for knowledge in found}
     rows = [
         {
             "kind": question.kind,
@@ -272,8 +273,8 @@ def _knowledge_frame(
             "encoder_text": encoder_text(question, knowledge),
             "finish_reason": knowledge.finish_reason,
         }
-        for question, knowledge in zip(questions, found, strict=True)
-        if knowledge is not None
+        for question in questions
+        if (knowledge := by_entity.get((question.kind, question.entity_id))) is not None
     ]
     integers = {"entity": pl.Int64, "cut_time": pl.Int64}
     return pl.DataFrame(rows, schema_overrides=integers)
@@ -381,8 +382,8 @@ class _AdaptedKnowledge(nn.Module):
         super().__init__()
         self.adaptor = HybridExpertAdaptor(
             users.shape[1],
-            shared=experts.shared_experts,
-            dedicated=experts.dedicated_experts,
+            shared_experts=experts.shared_experts,
+            dedicated_experts=experts.dedicated_experts,
             hidden=experts.hidden,
             dim=experts.dim,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tastemaker.data.builtin.base import load_builtin
+from tastemaker.data.builtin.base import find_builtin, load_builtin
 from tastemaker.data.describe import describe
 from tastemaker.data.readers import read_tables
 from tastemaker.data.schema import LabelRule, Schema
@@ -16,7 +16,6 @@ from tastemaker.data.tables import Tables
 from tastemaker.errors import RecipeError, UnknownNameError
 from tastemaker.eval.protocol import requests
 from tastemaker.recipe import DataConfig, Recipe
-from tastemaker.registry import load as load_named
 from tastemaker.stage import Stage, Workspace, atomic_file
 
 __all__ = ["check", "data_stage", "facts", "read"]
@@ -35,7 +34,12 @@ def check(recipe: Recipe) -> None:
             remedy="For the embedded MovieLens write  data: {source: movielens-small}",
         )
     if config.source is not None:
-        load_named("data set", config.source.replace("-", "_"))
+        find_builtin(config.source).locate()
+        if config.columns.model_fields_set:
+            raise RecipeError(
+                f"data: {config.source} brings its own columns.",
+                remedy="Remove data.columns, or give your own files as data.interactions.",
+            )
     if config.split.name not in SPLITTERS:
         raise UnknownNameError("splitter", config.split.name, SPLITTERS)
     LabelRule.parse(config.columns.label)

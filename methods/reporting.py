@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 from tastemaker.eval.report import ReportData, render_report
 from tastemaker.eval.text_table import render_table
-from tastemaker.eval.wording import verdict_lines
+from tastemaker.eval.wording import summary
 from tastemaker.methods.base import Exhibits, Method
 from tastemaker.methods.comparison import load_comparison
 from tastemaker.recipe import Recipe
@@ -37,8 +38,8 @@ def terminal_summary(run: Run) -> str:
     """The comparison as text, what it shows in plain words, and where the page is."""
     comparison = load_comparison(run)
     page = run.folder / "report" / PAGE
-    lines = [render_table(comparison), "", *verdict_lines(comparison), "", f"report: {page}"]
-    return "\n".join(lines)
+    verdict = textwrap.fill(summary(comparison), width=80)
+    return "\n\n".join([render_table(comparison), verdict, f"report: {page}"])
 
 
 def _report(

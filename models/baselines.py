@@ -46,7 +46,8 @@ class ItemMean:
     def fit(self, split: Split) -> Self:
         """Count the training events and likes of every item."""
         items, labels = _train_column(split, "item"), _train_column(split, "label")
-        self._likes = np.bincount(items, weights=labels, minlength=split.tables.n_items)
+        likes = np.bincount(items, weights=labels, minlength=split.tables.n_items)
+        self._likes = likes.astype(np.float64)
         self._counts = np.bincount(items, minlength=split.tables.n_items).astype(np.float64)
         self._share = float(labels.mean())
         return self
@@ -67,7 +68,8 @@ class ItemMean:
             UserError: `fit` has not been called.
         """
         _require_fitted(self.name, len(self._counts))
-        likes, counts = self._likes[items], self._counts[items]
+        wanted = np.asarray(items, dtype=np.int64)
+        likes, counts = self._likes[wanted], self._counts[wanted]
         if without is not None:
             likes, counts = likes - np.asarray(without, dtype=np.float64), counts - 1
         return _log_odds(likes, counts, share=self._share, strength=self._strength)

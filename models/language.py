@@ -14,6 +14,7 @@ import importlib.util
 import io
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "cpu_precision",
     "default_device",
     "language_model_folder",
+    "language_model_source",
     "load_language_model",
     "quiet_loading",
     "with_adapter",
@@ -159,11 +161,22 @@ def language_model_folder(name: str, *, cache: Path | None = None) -> Path:
         MissingError: the model is not on this machine.
         UserError: the folder holds an adapter, or no safetensors weights.
     """
+    source = language_model_source(name)
+    return _unpacked(source, cache or cache_folder()) if source.is_file() else source
+
+
+def language_model_source(name: str) -> Path:
+    """The GGUF file or the model folder behind a name; nothing is unpacked or loaded.
+
+    Raises:
+        MissingError: the model is not on this machine; the message names the command for it.
+        UserError: the folder holds an adapter, or no safetensors weights.
+    """
     if name in PACKAGED:
-        return _unpacked(_packaged_file(name), cache or cache_folder())
+        return _packaged_file(name)
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return _unpacked(path, cache or cache_folder())
+        return path
     return _checked(path if path.is_dir() else _hub_folder(name))
 
 
@@ -216,7 +229,10 @@ def quiet_loading() -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # PEFT asks every model for this attribute under its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
     finally:
         if shown:
             transformers_logging.enable_progress_bar()

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from tastemaker.errors import UserError
+from tastemaker.errors import StageError, UserError
 from tastemaker.models.language import LanguageModel
 
 __all__ = ["Messages", "answer_tokens", "score_yes_no"]
@@ -117,6 +117,7 @@ class _Scorer:
         self._decoder = causal.get_decoder()
         self._device = language_model.device
         self._head = _AnswerHead(causal, tokens)
+        self._check(causal, tokens)
         self._cache = self._encode_prefix(prefix, causal.config)
         self._skip = len(prefix) if self._cache is not None else 0
 
@@ -133,7 +134,21 @@ class _Scorer:
             input_ids=inputs, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
         last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=hidden.device)
-        return self._head(hidden[torch.arange(len(suffixes), device=hidden.device), last])
+        logits = self._head(hidden[torch.arange(len(suffixes), device=hidden.device), last])
+        return (logits[:, 0] - logits[:, 1]).cpu().numpy()
+
+    def _check(self, causal: Any, tokens: tuple[int, int]) -> None:
+        """Fail where the architecture does more to its logits than is known here."""
+        inputs = torch.tensor([tokens], device=self._device)
+        expected = causal(input_ids=inputs, use_cache=False).logits[:, -1, list(tokens)].float()
+        found = self._head(
+            self._decoder(input_ids=inputs, use_cache=False).last_hidden_state[:, -1]
+        )
+        if not torch.allclose(found, expected, rtol=0.05, atol=0.25):
+            raise StageError(
+                f"{type(causal).__name__} changes its logits after the output layer in an unknown "
+                f"way: {expected.tolist()} instead of {found.tolist()}."
+            )
 
     def _encode_prefix(self, prefix: list[int], config: Any) -> DynamicCache | None:
         if not prefix:
@@ -153,25 +168,25 @@ class _AnswerHead:
     """
 
     def __init__(self, causal: Any, tokens: tuple[int, int]) -> None:
-        layer = causal.get_output_embeddings()
-        rows = list(tokens)
-        self._weight = layer.weight[rows].float()
-        bias = getattr(layer, "bias", None)
-        self._bias = (
-            bias[rows].float() if bias is not None else torch.zeros_like(self._weight[:, 0])
-        )
+        self._layer = causal.get_output_embeddings()
+        self._tokens = list(tokens)
         config = causal.config.get_text_config(decoder=True)
         # What some architectures do to logits after the output layer: Cohere, Granite, Gemma.
         self._factor = getattr(config, "logit_scale", None) or 1.0
         self._factor /= getattr(config, "logits_scaling", None) or 1.0
         self._cap = getattr(config, "final_logit_softcapping", None)
 
-    def __call__(self, hidden: Tensor) -> NDArray[np.float32]:
-        """Float [B, width] to float32 [B]: logit of the first token less that of the second."""
-        logits = (hidden.float() @ self._weight.T + self._bias) * self._factor
-        if self._cap:
-            logits = torch.tanh(logits / self._cap) * self._cap
-        return (logits[:, 0] - logits[:, 1]).cpu().numpy()
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Float [B, width] to float32 [B, 2], logits of both answers."""
+        logits = self._project(hidden) * self._factor
+        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        if type(self._layer) is not nn.Linear:  # an adapter sits on it: let it do its own work
+            return self._layer(hidden)[:, self._tokens].float()
+        logits = hidden.float() @ self._layer.weight[self._tokens].float().T
+        bias = self._layer.bias
+        return logits if bias is None else logits + bias[self._tokens].float()
 
 
 def _encode(tokenizer: Any, prompts: Sequence[Messages]) -> list[list[int]]:
@@ -201,9 +216,8 @@ def _common_prefix(sequences: Sequence[list[int]]) -> list[int]:
         return []
     # In lexicographic order, what the first and the last share is shared by all.
     first, last = min(sequences), max(sequences)
-    shared = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    )
+    pairs = zip(first, last, strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return first[: min(shared, min(map(len, sequences)) - 1)]
 
 

@@ -51,7 +51,7 @@ def dataset_card(
     sections = [
         _head(parts, title=title),
         f"# {title} as instructions",
-        f"Made by tastemaker from {title}: {plain(template.about.task)}",
+        f"Made by tastemaker from {title}: {plain(template.task)}",
         "Every prompt shows only events strictly earlier than its target, not those of its second.",
         "## Parts",
         _table(_counts(parts)),
@@ -61,7 +61,7 @@ def dataset_card(
         "## Columns",
         _table([["column", "meaning"], *([f"`{name}`", text] for name, text in _COLUMNS.items())]),
         "## Template",
-        f"`{plain(template.name)}`: {plain(template.about.reference) or 'no reference given'}",
+        f"`{plain(template.name)}`: {plain(template.reference) or 'no reference given'}",
         *_example(parts),
         "## Licence",
         plain(tables.licence) or "The source states no licence; ask its owner before sharing this.",

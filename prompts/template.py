@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tastemaker.errors import UnknownNameError, UserError, nearest
 from tastemaker.recipe import Config
 
-__all__ = ["FrontMatter", "Template", "find_template", "template_names"]
+__all__ = ["Template", "find_template", "template_names"]
 
 _LIBRARY = Path(__file__).resolve().parent / "library"
 _FRONT_MATTER = re.compile(r"\A\s*\{#-?\s*---[ \t]*\n(.*?)\n---\s*-?#\}[ \t]*\n?", re.DOTALL)
@@ -35,19 +35,8 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class FrontMatter(Config):
-    """The facts a template states about itself.
-
-    Attributes:
-        family: Method it belongs to.
-        task: What is asked, in one line.
-        fields: Variable name → meaning.
-        target: The field that holds what is asked about; empty when the prompt is about a user.
-        choices: Answers to choose from, the positive one first; empty for free text.
-        seen: Whether tuning may use this wording; false keeps it for testing on new wordings.
-        reference: Paper or source of the task.
-        factors: KAR's factor list, handed to the template's `factors` field.
-    """
+class _FrontMatter(Config):
+    """Keys of the leading comment; `Template` says what they mean."""
 
     family: str
     task: str
@@ -59,34 +48,38 @@ class FrontMatter(Config):
     factors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Template:
     """A compiled prompt template.
 
     Attributes:
         name: Library name such as `tallrec/movie`, or the path of a user's file.
-        about: Front matter.
         source: The file's text.
+        family: Method it belongs to.
+        task: What is asked, in one line.
+        meanings: Field → meaning.
+        target: The field that holds what is asked about; empty when the prompt is about a user.
+        choices: Answers to choose from, the positive one first; empty for free text.
+        seen: Whether tuning may use this wording; false keeps it for testing on new wordings.
+        reference: Paper or source of the task.
+        factors: KAR's factor list, handed to the template's `factors` field.
     """
 
     name: str
-    about: FrontMatter
     source: str
+    family: str
+    task: str
+    meanings: Mapping[str, str]
+    target: str
+    choices: tuple[str, ...]
+    seen: bool
+    reference: str
+    factors: tuple[str, ...]
     _compiled: jinja2.Template = field(repr=False)
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Answers to choose from, the positive one first."""
-        return self.about.choices
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        """The factor list carried by the template."""
-        return self.about.factors
 
     def fields(self) -> frozenset[str]:
         """Names of the values `render` needs."""
-        return frozenset(self.about.fields)
+        return frozenset(self.meanings)
 
     def render(self, **values: Any) -> str:
         """The prompt's text.
@@ -96,8 +89,8 @@ class Template:
         Raises:
             UserError: a declared field is missing, an unknown one is given, or the template failed.
         """
-        if values.keys() != self.about.fields.keys():
-            raise UserError(_wrong_fields(self.name, values, self.about.fields))
+        if values.keys() != self.meanings.keys():
+            raise UserError(_wrong_fields(self.name, values, self.meanings))
         try:
             return self._compiled.render(values)
         except Exception as error:
@@ -151,10 +144,11 @@ def _load(path: Path, *, name: str, environment: jinja2.Environment) -> Template
         raise UserError(f"template {path}, line {error.lineno}: {error.message}") from None
     if used != set(about.fields):
         raise UserError(_wrong_declaration(name, used=used, declared=set(about.fields)))
-    return Template(name, about, source, compiled)
+    facts = about.model_dump(exclude={"fields"})
+    return Template(name=name, source=source, meanings=about.fields, _compiled=compiled, **facts)
 
 
-def _front_matter(source: str, *, name: str) -> FrontMatter:
+def _front_matter(source: str, *, name: str) -> _FrontMatter:
     found = _FRONT_MATTER.match(source)
     if found is None:
         raise UserError(
@@ -163,14 +157,14 @@ def _front_matter(source: str, *, name: str) -> FrontMatter:
             remedy="Copy the head of a packaged template and adapt it.",
         )
     try:
-        about = FrontMatter.model_validate(yaml.safe_load(found[1]))
+        about = _FrontMatter.model_validate(yaml.safe_load(found[1]))
     except yaml.YAMLError as error:
         raise UserError(f"template '{name}': front matter is not valid YAML: {error}") from None
     except ValidationError as error:
         problems = [f"  {'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
         raise UserError(
             f"template '{name}': wrong front matter\n" + "\n".join(problems),
-            allowed=f"keys: {', '.join(FrontMatter.model_fields)}",
+            allowed=f"keys: {', '.join(_FrontMatter.model_fields)}",
         ) from None
     if about.target and about.target not in about.fields:
         raise UserError(

@@ -98,9 +98,7 @@ def test_wrong_recipe(tables: Path, override: str, parts: tuple[str, ...]) -> No
     ],
 )
 def test_wrong_recipe_for_kar(tables: Path, override: str, parts: tuple[str, ...]) -> None:
-    found = tastemaker(
-        "run", "mine.yaml", "--set", "methods=[kar]", "--set", override, cwd=tables
-    )
+    found = tastemaker("run", "mine.yaml", "--set", "methods=[kar]", "--set", override, cwd=tables)
     refused(found, tables, *parts)
 
 

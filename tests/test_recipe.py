@@ -22,6 +22,11 @@ def test_defaults_and_paths_beside_the_recipe(recipe: Path) -> None:
     assert loaded.data.interactions == recipe.parent / "ratings.csv"
 
 
+def test_unquoted_dates(recipe: Path) -> None:
+    loaded = load_recipe(recipe, overrides=["data.split.test_from=2015-01-01"])
+    assert loaded.data.split.test_from == "2015-01-01"
+
+
 def test_packaged_recipes_load() -> None:
     for path in (package_root() / "examples").glob("*.yaml"):
         assert load_recipe(path).name == path.stem

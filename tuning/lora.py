@@ -24,8 +24,13 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from tastemaker.errors import DataError, SaveCheckError, StageError
-from tastemaker.models.language import LanguageModel, load_language_model, with_adapter
-from tastemaker.models.training import last_checkpoint
+from tastemaker.models.language import (
+    LanguageModel,
+    load_language_model,
+    quiet_loading,
+    with_adapter,
+)
+from tastemaker.models.training import newest_checkpoint, seal_checkpoint
 from tastemaker.stage import atomic_file
 
 __all__ = ["AdapterSettings", "TuneResult", "check_adapter", "tune_adapter"]
@@ -111,11 +116,11 @@ def tune_adapter(
     _check_examples(train, "train", base=base, limit=settings.max_length)
     _check_examples(valid, "validation", base=base, limit=settings.max_length)
     started = time.perf_counter()
-    with _without_bars():
+    with _without_bars(), quiet_loading():
         trainer = _trainer(base, train, valid=valid, settings=settings, folder=scratch, seed=seed)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_StepCallback(on_step))
-        checkpoint = last_checkpoint(scratch)
+        checkpoint = newest_checkpoint(scratch)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.model.save_pretrained(str(out), safe_serialization=True)
     _drop_generated_card(out)
@@ -182,13 +187,14 @@ def _trainer(
         max_length=settings.max_length,
         bf16=False,  # the base is loaded in its final precision; adapter weights stay float32
         use_cpu=next(iter(base.model.parameters())).device.type == "cpu",
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # or a loss that is no number would be hidden from the log
         report_to="none",
         disable_tqdm=True,
         seed=seed,
@@ -211,7 +217,7 @@ def _trainer(
 
 
 class _StepCallback(TrainerCallback):
-    """Reports finished steps and stops at a loss that is not a number."""
+    """Reports steps, seals checkpoints and stops at a loss that is not a number."""
 
     def __init__(self, on_step: Callable[[int], None]) -> None:
         self._on_step = on_step
@@ -221,6 +227,9 @@ class _StepCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._on_step(1)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         loss = (logs or {}).get("loss")

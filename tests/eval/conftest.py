@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import ArrayLike, NDArray
+
 from tastemaker.eval.protocol import Requests
 
 

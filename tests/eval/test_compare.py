@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tastemaker.errors import StageError, UnknownNameError
 from tastemaker.eval.compare import Comparison, compare
 from tastemaker.eval.metrics import METRICS
+from tastemaker.eval.resample import resample
 
 TRIVIAL = ("Item mean", "Liked share", "Liked share + item mean")
 
@@ -74,10 +76,22 @@ def test_verdicts_compare_with_the_best_trivial_baseline(comparison: Comparison)
         assert verdict.low < verdict.difference < verdict.high
 
 
+def test_intervals_are_quantiles_of_the_same_resamples(taste: Any) -> None:
+    scores, asked = taste
+    pair = {name: scores[name] for name in ("DIN", "Liked share")}
+    comparison = compare(pair, asked, against="DIN", bootstrap=300, confidence=0.8, seed=4)
+    draws = resample(pair, asked.labels, groups=asked.groups, count=300, seed=4)
+    for metric in METRICS:
+        row, own = comparison.row("Liked share", metric), draws["Liked share"][metric]
+        assert [row.low, row.high] == pytest.approx(np.quantile(own, [0.1, 0.9]))
+        expected = np.quantile(own - draws["DIN"][metric], [0.1, 0.9])
+        assert [row.difference_low, row.difference_high] == pytest.approx(expected)
+
+
 def test_intervals_cover_the_truth(asked: Any) -> None:
     """Fresh samples of 40 users: about 90 % of the 90 % intervals hold the true values."""
     random = np.random.default_rng(11)
-    # Two normals one apart: AUC = Phi(1 / sqrt 2). Different offsets per user widen the spread.
+    # Two normals one apart: AUC = Phi(1 / sqrt 2).
     truth, covered, worlds = 0.7602, 0, 120
     for _ in range(worlds):
         users = np.repeat(np.arange(40), 12)
@@ -168,5 +182,5 @@ def test_mistakes_are_named(taste: Any) -> None:
     nothing = {"DIN": scores["DIN"], "mute": np.full(1500, np.nan)}
     with pytest.raises(StageError, match="every model: mute left out 1,500"):
         compare(nothing, asked, against="DIN")
-    with pytest.raises(ValueError, match=r"short: \(2,\) scores for 1500 rows"):
+    with pytest.raises(ValueError, match=r"short: scores of shape \(2,\) for 1500 rows"):
         compare({"short": np.zeros(2)}, asked, against="short")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
+
 from tastemaker.eval.metrics import METRICS, auc, log_loss, user_aucs, within_user_auc
 from tastemaker.eval.wording import METRIC_TITLES
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tastemaker.eval import resample as module
 from tastemaker.eval.metrics import METRICS
 from tastemaker.eval.resample import WEIGHTED, resample, user_weights

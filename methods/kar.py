@@ -339,6 +339,9 @@ class KnowledgeFeatures:
         item_rows: int64 [items], likewise.
         user_cuts: int64 [users]; a user's text serves only targets strictly later than this.
         experts: Shared and dedicated experts per kind, hidden units, output size.
+
+    Attributes:
+        dim: Width of the two adapted vectors side by side.
     """
 
     def __init__(
@@ -354,11 +357,7 @@ class KnowledgeFeatures:
         self._vectors = (user_vectors, item_vectors)
         self._user_rows, self._item_rows, self._user_cuts = user_rows, item_rows, user_cuts
         self._experts = experts
-
-    @property
-    def dim(self) -> int:
-        """Width of the two adapted vectors side by side."""
-        return 2 * self._experts.dim
+        self.dim = 2 * experts.dim
 
     def module(self) -> nn.Module:
         """A fresh adaptor."""

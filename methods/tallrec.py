@@ -202,7 +202,7 @@ def _tune(config: TuneConfig, space: Workspace) -> Mapping[str, Any]:
 
     folder = space.run.artefact("build") / "data"
     train, valid = (
-        Dataset.from_parquet(str(folder / f"{part}-00000-of-00001.parquet"), keep_in_memory=True)
+        Dataset.from_polars(pl.read_parquet(folder / f"{part}-00000-of-00001.parquet"))
         for part in ("train", "validation")
     )
     if config.shots is not None:

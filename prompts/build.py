@@ -6,6 +6,7 @@ built is checked once more by other means in `check_no_leak`, from the finished 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = ["check_no_leak", "instructions", "render_prompts", "write_dataset"]
 
 _FIELDS = ("liked", "disliked", "title")
 _SHOWN_PROBLEMS = 10
+_QUOTED = r'"[^"\n]*"'
 
 
 def instructions(
@@ -210,21 +212,28 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _shown_titles(frame: pl.DataFrame, *, titles: pl.Series, targets: pl.DataFrame) -> pl.DataFrame:
     """Each known title in double quotes, in reading order, beside its row's target."""
-    choices = {
-        choice for name in frame["template"].unique() for choice in find_template(name).choices
-    }
+    text = pl.col("prompt").list.eval(pl.element().struct.field("content")).list.join("\n")
+    for name in frame["template"].unique():
+        for constant in _quoted_constants(find_template(name)):
+            own = text.str.replace(constant, "", literal=True)
+            text = pl.when(pl.col("template") == name).then(own).otherwise(text)
     content = frame.with_row_index("place").select(
         "place",
         "row",
         user=targets["user"],
         time=targets["time"],
         target=targets["title"],
-        title=pl.col("prompt").list.eval(pl.element().struct.field("content")).list.join("\n"),
+        title=text.str.extract_all(_QUOTED),
     )
-    quoted = content.with_columns(pl.col("title").str.extract_all(r'"[^"\n]*"')).explode("title")
-    return quoted.with_columns(pl.col("title").str.strip_chars('"')).filter(
-        pl.col("title").is_in(titles.unique().implode()) & ~pl.col("title").is_in(choices)
-    )
+    quoted = content.explode("title").with_columns(pl.col("title").str.strip_chars('"'))
+    return quoted.filter(pl.col("title").is_in(titles.unique().implode()))
+
+
+def _quoted_constants(template: Template) -> list[str]:
+    """What stands in double quotes in every prompt of the template, such as its choices."""
+    nothing: dict[str, object] = {"liked": [], "disliked": [], "title": ""}
+    text = template.render(**{name: nothing[name] for name in template.fields()})
+    return [quoted for quoted in re.findall(_QUOTED, text) if quoted != '""']
 
 
 def _provenance_problems(

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from tastemaker.errors import StageError, UserError
-from tastemaker.models.language import LanguageModel, load_language_model, with_adapter
+from tastemaker.models.language import (
+    LanguageModel,
+    load_language_model,
+    quiet_loading,
+    with_adapter,
+)
 from tastemaker.models.scoring import Messages, answer_tokens, score_yes_no
 
 TITLES = ["Heat (1995)", "Up (2009)", "Return of the Pink Panther, The (1974)", "Alien (1979)"]
@@ -84,7 +89,7 @@ def test_an_adapter_is_active_and_survives_saving(
     smollm2: LanguageModel, expected: list[float], tmp_path: Path
 ) -> None:
     fresh = load_language_model("smollm2", dtype=torch.float32, device="cpu")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(0)
         config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
         tuned = replace(fresh, model=get_peft_model(fresh.model, config).eval())
@@ -159,7 +164,7 @@ def test_other_architectures_score_like_their_own_forward_pass(
 def test_an_adapter_on_the_output_layer_counts(smollm2: LanguageModel) -> None:
     base = small(smollm2, "llama")
     plain = score_yes_no(base, PROMPTS[:3])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(0)
         config = LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
         tuned = replace(base, model=get_peft_model(base.model, config).eval())
@@ -168,13 +173,19 @@ def test_an_adapter_on_the_output_layer_counts(smollm2: LanguageModel) -> None:
     assert np.abs(found - plain).max() > 1e-3
 
 
-def test_an_unknown_change_of_the_logits_fails_loudly(
-    smollm2: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = small(smollm2, "granite")
-    monkeypatch.setattr(model.model.config, "logits_scaling", None)
-    with pytest.raises(StageError, match="GraniteForCausalLM changes its logits"):
-        score_yes_no(model, PROMPTS[:2])
+class Trebled(LlamaForCausalLM):
+    def forward(self, **inputs: Any) -> Any:
+        output = super().forward(**inputs)
+        output.logits = 3 * output.logits
+        return output
+
+
+def test_an_unknown_change_of_the_logits_fails_loudly(smollm2: LanguageModel) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        odd = Trebled(AutoConfig.for_model("llama", **SMALL)).eval()
+    with pytest.raises(StageError, match="Trebled changes its logits"):
+        score_yes_no(replace(smollm2, model=odd), PROMPTS[:2])
 
 
 def test_answers_are_known_by_their_first_token(smollm2: LanguageModel) -> None:

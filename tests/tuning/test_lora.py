@@ -124,8 +124,8 @@ def test_a_killed_run_ends_with_the_same_weights(
         if sum(seen) == 10:
             raise KeyboardInterrupt
 
+    again = load_language_model(str(folder), dtype=torch.float32, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        again = load_language_model(str(folder), dtype=torch.float32, device="cpu")
         tune(again, tmp_path / "resumed", tmp_path / "scratch-2", on_step=die)
     # A checkpoint that was being written when the process died is not used.
     torn = tmp_path / "scratch-2" / "checkpoint-12"

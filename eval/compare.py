@@ -247,6 +247,7 @@ def _rows(values: Values, draws: Draws, *, against: str, confidence: float) -> t
         below, above = _interval(own - draws[against][metric], confidence=confidence)
         to_best = _interval(own - draws[best][metric], confidence=confidence)
         apart = to_best[0] > 0 or to_best[1] < 0
+        defined = not math.isnan(values[model][metric])
         rows.append(
             Row(
                 model=model,
@@ -257,8 +258,8 @@ def _rows(values: Values, draws: Draws, *, against: str, confidence: float) -> t
                 difference=values[model][metric] - values[against][metric],
                 difference_low=below,
                 difference_high=above,
-                best=model == best and not math.isnan(values[model][metric]),
-                tied=model != best and not apart,
+                best=model == best and defined,
+                tied=model != best and not apart and defined,
             )
         )
     return tuple(rows)

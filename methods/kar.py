@@ -37,6 +37,7 @@ from tastemaker.agents.reasoning import (
     user_questions,
 )
 from tastemaker.data.splits import Split
+from tastemaker.data.tables import Tables
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, KnowledgeSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores, load_requests, load_split
@@ -129,10 +130,11 @@ def exhibits(run: Run) -> Exhibits:
     """Two preference texts, two fact texts, what they cover, and validation AUC by epoch."""
     frame = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
     shown = pl.concat([frame.filter(pl.col("kind") == kind).head(2) for kind in KINDS])
+    titles = Tables.load(run.artefact("data") / "tables").titles
     knowledge = [
         KnowledgeSample(
             kind=row["kind"],
-            entity=row["entity_id"],
+            entity=titles[row["entity"]] if row["kind"] == "item" else row["entity_id"],
             text=row["text"],
             note=f"asked: {row['prompt']}",
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +15,24 @@ from tastemaker.models.language import LanguageModel, load_language_model
 from tastemaker.prompts.template import find_template
 
 ITEMS = find_template("kar/item_movies")
-TITLES = ["Heat (1995)", "The Good, the Bad and the Ugly (1966)", "Antz (1998)", "Big (1988)"]
-QUESTIONS = [ITEMS.render(title=title, factors=["genre", "mood"]) for title in TITLES]
+TITLES = ["Heat (1995)", "The Good, the Bad and the Ugly (1966)", "Antz (1998)"]
+QUESTIONS = [ITEMS.render(title=title, factors=["genre"]) for title in TITLES]
+TOKENS = 6
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> LanguageModel:
-    return load_language_model("smollm2", dtype=torch.float32, device="cpu")
+def smollm2() -> Iterator[LanguageModel]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # so small a batch gains nothing from more, and loses on a busy machine
+    yield load_language_model("smollm2", dtype=torch.float32, device="cpu")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def model(smollm2: LanguageModel) -> LocalChatModel:
-    return LocalChatModel(language_model=smollm2, max_tokens=8)
+    return LocalChatModel(language_model=smollm2, max_tokens=TOKENS)
 
 
 def texts(replies: list[AIMessage]) -> list[str]:
@@ -43,14 +50,13 @@ def alone(smollm2: LanguageModel) -> list[str]:
             return_tensors="pt",
             return_dict=True,
         )
-        tokens = smollm2.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        tokens = smollm2.model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
         new = tokens[0, inputs["input_ids"].shape[1] :]
         found.append(smollm2.tokenizer.decode(new, skip_special_tokens=True))
     return found
 
 
-@pytest.mark.parametrize("share_prefix", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize(("batch_size", "share_prefix"), [(3, True), (3, False), (2, True)])
 def test_batches_answer_as_each_question_alone(
     model: LocalChatModel, alone: list[str], *, batch_size: int, share_prefix: bool
 ) -> None:
@@ -60,8 +66,8 @@ def test_batches_answer_as_each_question_alone(
 
 
 def test_order_changes_nothing(model: LocalChatModel, alone: list[str]) -> None:
-    assert texts(model.batch(QUESTIONS[::-1])) == alone[::-1]
-    assert texts(model.batch([QUESTIONS[0], QUESTIONS[0]])) == [alone[0], alone[0]]
+    first, second, _ = QUESTIONS
+    assert texts(model.batch([second, first, second])) == [alone[1], alone[0], alone[1]]
 
 
 def test_one_question_and_a_chain(model: LocalChatModel, alone: list[str]) -> None:
@@ -79,8 +85,8 @@ def test_an_answer_says_how_it_ended_and_what_it_took(model: LocalChatModel) -> 
     assert reply.response_metadata == {"finish_reason": "length", "model_name": "smollm2"}
     assert reply.usage_metadata == {
         "input_tokens": len(asked),
-        "output_tokens": 8,
-        "total_tokens": len(asked) + 8,
+        "output_tokens": TOKENS,
+        "total_tokens": len(asked) + TOKENS,
     }
 
 
@@ -109,10 +115,11 @@ def test_draws_are_seeded_and_leave_the_global_generator_alone(model: LocalChatM
     drawing = model.model_copy(update={"temperature": 1.5, "seed": 1})
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = texts(drawing.batch(QUESTIONS))
+    first = texts(drawing.batch(["Hello", "Tell me more"]))
     assert torch.equal(torch.get_rng_state(), state)
-    assert texts(drawing.batch(QUESTIONS)) == first
-    assert texts(drawing.model_copy(update={"seed": 2}).batch(QUESTIONS)) != first
+    assert texts(drawing.batch(["Hello", "Tell me more"])) == first
+    other = drawing.model_copy(update={"seed": 2})
+    assert texts(other.batch(["Hello", "Tell me more"])) != first
 
 
 def test_what_a_local_model_cannot_read(model: LocalChatModel) -> None:
@@ -127,8 +134,8 @@ def test_the_model_itself_stays_out_of_traces(model: LocalChatModel) -> None:
     assert "language_model" not in model.model_dump()
 
 
-def test_by_name(alone: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_name() -> None:
     found: Any = chat_model("local:smollm2", max_tokens=2, temperature=0.0, batch_size=2)
     assert isinstance(found, LocalChatModel)
     assert (found.max_tokens, found.batch_size) == (2, 2)
-    assert alone[0].startswith(found.invoke(QUESTIONS[0]).text[:3])
+    assert found.language_model.name == "smollm2"

@@ -176,7 +176,7 @@ class EvaluateConfig(Config):
     against: str = Field("DIN", description="paired differences are taken against this model")
     bootstrap: int = Field(1000, gt=0, description="resamples of users")
     confidence: float = Field(0.95, gt=0, lt=1)
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(16, gt=0, description="prompts a forward pass; on a CPU more is slower")
 
 
 class Recipe(Config):

@@ -51,7 +51,7 @@ def score_yes_no(
         language_model: With or without an adapter.
         prompts: Conversations without the answer, each a list of `{"role", "content"}`.
         choices: The positive and the negative answer.
-        batch_size: Prompts per forward pass; more than 16 is slower on a CPU, faster on a GPU.
+        batch_size: Prompts per forward pass; on a CPU more than 16 is slower.
         share_prefix: Encode the longest common beginning once. Slower without, same scores.
         on_progress: Called with the number of prompts that have just been scored.
 

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from tastemaker.models.language import LanguageModel, load_language_model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine two threads mostly wait for each other
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,6 @@ class TestDinWithExtraFeatures(RecommenderContract):
 
     def load(self, folder: Path, split: Split) -> CtrRecommender:
         return CtrRecommender.load(folder, split=split, extra=Answer())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # models this small only wait for a second thread
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

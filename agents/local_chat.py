@@ -1,9 +1,9 @@
 """A language model of this machine as a LangChain chat model, with true batches.
 
-Prompts of a batch are sorted by length and padded on the left; what all begin with is encoded
-once. At temperature 0 an answer is the same every time. Other questions in its batch may change it
-only where two next tokens are as likely as the precision can tell: in bfloat16 that happens in long
-answers, in float32 hardly ever.
+Prompts of a batch are sorted by length and padded on the left; what all begin with is encoded once.
+At temperature 0 an answer is the same every time on the same machine with as many threads. Other
+questions in its batch may change it only where two next tokens are as likely as the precision can
+tell: in bfloat16 that happens in long answers, in float32 hardly ever.
 """
 
 from __future__ import annotations

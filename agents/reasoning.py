@@ -79,6 +79,8 @@ def user_questions(
     Of a user's n events in `histories` the oldest N = min(⌊(n + 1) / 2⌋, cap) are shown (KAR §2).
     When the cut would part events of one second, all of them are left out, so that every remaining
     event is strictly later than `cut_time`. Users who have nothing left to show get no question.
+    How many events are shown depends on how many came later (which ones does not); an index of the
+    training part alone avoids even that.
 
     Args:
         tables: Users, items and interactions.
@@ -95,12 +97,9 @@ def user_questions(
     wanted = np.asarray(users, dtype=np.int64)
     totals = histories.oldest(wanted, counts=np.full(len(wanted), len(histories))).lengths
     past = histories.oldest(wanted, counts=np.minimum((totals + 1) // 2, cap))
-    titles = _titles(tables)
-    items, times, ratings = (
-        tables.interactions[name].gather(past.events).to_list()
-        for name in ("item", "time", "rating")
-    )
-    profiles = _profiles(tables)
+    titles, profiles, events = _titles(tables), _profiles(tables), tables.interactions[past.events]
+    shown = [titles[item] for item in events["item"]]
+    stars = [f"{rating:g}" for rating in events["rating"]]
     questions = []
     for place, user in enumerate(wanted.tolist()):
         start, stop = past.offsets[place : place + 2].tolist()
@@ -108,7 +107,7 @@ def user_questions(
             continue
         values = {
             "profile": profiles[user],
-            "history": [(titles[items[at]], f"{ratings[at]:g}") for at in range(start, stop)],
+            "history": list(zip(shown[start:stop], stars[start:stop], strict=True)),
             "factors": _factors(template, factors),
         }
         questions.append(
@@ -117,8 +116,8 @@ def user_questions(
                 entity=user,
                 entity_id=str(tables.users["user_id"][user]),
                 messages=_messages(template, values, known),
-                cut_time=times[stop - 1],
-                events=tuple(past.events[start:stop].tolist()),
+                cut_time=int(events["time"][stop - 1]),
+                events=tuple(past[place].tolist()),
                 chain=template.name,
             )
         )

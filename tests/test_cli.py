@@ -1,26 +1,44 @@
-"""The command line as a user meets it, in a process of its own."""
+"""The command line as a user meets it; `test_quickstart.py` runs it in processes of its own."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tastemaker.cli import COMMANDS
+from tastemaker.cli import COMMANDS, main
 
 RATINGS = "user_id,item_id,rating,timestamp\n"
 
 
-def tastemaker(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tastemaker.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-        env={**os.environ, "COLUMNS": "80"},
-    )
+class Found(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Found]
+
+
+@pytest.fixture
+def tastemaker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the entry point in this process: what a shell would run, without seconds of imports."""
+
+    def call(*arguments: str, cwd: Path) -> Found:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "argv", ["tastemaker", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        return Found(int(stop.value.code or 0), printed.out, printed.err)
+
+    return call
 
 
 @pytest.fixture
@@ -43,7 +61,7 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(found: subprocess.CompletedProcess[str], folder: Path, *parts: str) -> None:
+def refused(found: Found, folder: Path, *parts: str) -> None:
     """The command ended with exit code 2, one message, no traceback, and nothing written."""
     assert found.returncode == 2, found.stderr
     assert "Traceback" not in found.stderr
@@ -52,7 +70,7 @@ def refused(found: subprocess.CompletedProcess[str], folder: Path, *parts: str) 
     assert not (folder / "runs").exists()
 
 
-def test_help_names_every_command_within_80_columns(tmp_path: Path) -> None:
+def test_help_names_every_command_within_80_columns(tastemaker: Call, tmp_path: Path) -> None:
     found = tastemaker("--help", cwd=tmp_path)
     assert found.returncode == 0
     assert all(name in found.stdout for name in COMMANDS)
@@ -60,13 +78,13 @@ def test_help_names_every_command_within_80_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name: str, tmp_path: Path) -> None:
+def test_every_command_has_help(tastemaker: Call, name: str, tmp_path: Path) -> None:
     found = tastemaker(name, "--help", cwd=tmp_path)
     assert found.returncode == 0
     assert "Usage: " in found.stdout
 
 
-def test_unknown_command_offers_the_nearest(tmp_path: Path) -> None:
+def test_unknown_command_offers_the_nearest(tastemaker: Call, tmp_path: Path) -> None:
     found = tastemaker("quickstrat", cwd=tmp_path)
     refused(found, tmp_path, "Did you mean 'quickstart'?")
 
@@ -83,7 +101,9 @@ def test_unknown_command_offers_the_nearest(tmp_path: Path) -> None:
         ("data.source=movielens-small", ("either source", "or interactions")),
     ],
 )
-def test_wrong_recipe(tables: Path, override: str, parts: tuple[str, ...]) -> None:
+def test_wrong_recipe(
+    tastemaker: Call, tables: Path, override: str, parts: tuple[str, ...]
+) -> None:
     refused(tastemaker("run", "mine.yaml", "--set", override, cwd=tables), tables, *parts)
 
 
@@ -97,7 +117,9 @@ def test_wrong_recipe(tables: Path, override: str, parts: tuple[str, ...]) -> No
         ("reason.user_template=kar/user_movie", ("did you mean 'kar/user_movies'?",)),
     ],
 )
-def test_wrong_recipe_for_kar(tables: Path, override: str, parts: tuple[str, ...]) -> None:
+def test_wrong_recipe_for_kar(
+    tastemaker: Call, tables: Path, override: str, parts: tuple[str, ...]
+) -> None:
     found = tastemaker("run", "mine.yaml", "--set", "methods=[kar]", "--set", override, cwd=tables)
     refused(found, tables, *parts)
 
@@ -106,12 +128,14 @@ def test_wrong_recipe_for_kar(tables: Path, override: str, parts: tuple[str, ...
     ("old", "new", "parts"),
     [
         ("rating,", "ratng,", ("ratings.csv", "'rating'", "ratng")),
-        ("\n0,3,4,", "\n0,3,four,", ("ratings.csv", "row 5", "rating", "four")),
-        ("\n0,3,", "\n0,99,", ("ratings.csv", "row 5", "item_id", "99", "items.csv")),
-        ("\n0,3,4,1003000", "\n0,3,4,someday", ("ratings.csv", "row 5", "timestamp", "someday")),
+        ("\n0,3,4,", "\n0,3,four,", ("ratings.csv", "line 5", "rating", "four")),
+        ("\n0,3,", "\n0,99,", ("ratings.csv", "line 5", "item_id", "99", "items.csv")),
+        ("\n0,3,4,1003000", "\n0,3,4,someday", ("ratings.csv", "line 5", "timestamp", "someday")),
     ],
 )
-def test_wrong_tables(tables: Path, old: str, new: str, parts: tuple[str, ...]) -> None:
+def test_wrong_tables(
+    tastemaker: Call, tables: Path, old: str, new: str, parts: tuple[str, ...]
+) -> None:
     text = (tables / "ratings.csv").read_text()
     assert old in text
     (tables / "ratings.csv").write_text(text.replace(old, new, 1))
@@ -124,7 +148,7 @@ def test_wrong_tables(tables: Path, old: str, new: str, parts: tuple[str, ...]) 
     assert tastemaker("data", "validate", "mine.yaml", cwd=tables).returncode == 2
 
 
-def test_own_tables_to_instructions(tables: Path) -> None:
+def test_own_tables_to_instructions(tastemaker: Call, tables: Path) -> None:
     found = tastemaker("build", "mine.yaml", cwd=tables)
     assert found.returncode == 0, found.stderr
     assert "instructions" in found.stdout
@@ -136,12 +160,12 @@ def test_own_tables_to_instructions(tables: Path) -> None:
     assert "240" in described.stdout
 
 
-def test_run_until_an_unknown_stage(tables: Path) -> None:
+def test_run_until_an_unknown_stage(tastemaker: Call, tables: Path) -> None:
     found = tastemaker("run", "mine.yaml", "--until", "train", cwd=tables)
     refused(found, tables, "no stage 'train'", "its stages: data, build, tune")
 
 
-def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
+def test_commands_on_a_folder_that_is_no_run(tastemaker: Call, tmp_path: Path) -> None:
     for arguments in (("report", "nothing"), ("recommend", "--user", "1", "--run", "nothing")):
         found = tastemaker(*arguments, cwd=tmp_path)
         assert found.returncode == 2
@@ -149,7 +173,7 @@ def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
         assert not (tmp_path / "nothing").exists()
 
 
-def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
+def test_doctor_names_what_is_missing(tastemaker: Call, tmp_path: Path) -> None:
     found = tastemaker("doctor", cwd=tmp_path)
     assert found.returncode == 0, found.stdout
     for subject in ("torch", "movielens-small", "smollm2", "minilm", "free disk"):
@@ -179,7 +203,7 @@ def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
         assert command in bare.stdout
 
 
-def test_listing_commands(tmp_path: Path) -> None:
+def test_listing_commands(tastemaker: Call, tmp_path: Path) -> None:
     assert "tallrec" in tastemaker("methods", cwd=tmp_path).stdout
     assert "kar/item_movies" in tastemaker("templates", "list", cwd=tmp_path).stdout
     assert "disliked" in tastemaker("templates", "show", "tallrec/movie", cwd=tmp_path).stdout

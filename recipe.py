@@ -173,7 +173,7 @@ class TrainConfig(Config):
 class EvaluateConfig(Config):
     """The comparison."""
 
-    against: str = Field("DIN", description="paired differences are taken against this model")
+    against: str | None = Field(None, description="model of the paired differences; empty: counts")
     bootstrap: int = Field(1000, gt=0, description="resamples of users")
     confidence: float = Field(0.95, gt=0, lt=1)
     batch_size: int = Field(16, gt=0, description="prompts a forward pass; on a CPU more is slower")

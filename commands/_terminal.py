@@ -33,7 +33,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Print one line as it is."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, emoji=False)
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -73,7 +73,8 @@ class Method:
         venue: Where and when it appeared, with the arXiv number.
         idea: One sentence.
         stages: Stage name → builder from the recipe.
-        contenders: The models it enters into the comparison of a finished run.
+        models: Names of the models it enters, as the comparison shows them.
+        contenders: These models, able to score, from a finished run.
         check: Raises a `UserError` when the recipe names something that does not exist.
         exhibits: What the report shows of a finished run.
     """
@@ -82,6 +83,7 @@ class Method:
     venue: str
     idea: str
     stages: Mapping[str, Callable[[Recipe], Stage]]
+    models: Callable[[Recipe], Sequence[str]]
     contenders: Callable[[Recipe, Run, Split], Sequence[Contender]]
     check: Callable[[Recipe], None]
     exhibits: Callable[[Run], Exhibits]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tastemaker.data.splits import Split
-from tastemaker.errors import StageError
+from tastemaker.errors import StageError, UnknownNameError
 from tastemaker.eval.compare import Comparison, compare
 from tastemaker.eval.protocol import Requests
 from tastemaker.methods.base import Contender, Method, Scores, load_requests, load_split
@@ -18,7 +18,21 @@ from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemM
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 
-__all__ = ["evaluate_stage", "load_comparison"]
+__all__ = ["COUNTS", "check", "evaluate_stage", "load_comparison"]
+
+COUNTS = LikedShareAndItemMean().name
+_TRIVIAL = (ItemMean().name, LikedShare().name, COUNTS)
+
+
+def check(recipe: Recipe, methods: Sequence[Method]) -> None:
+    """Find a comparison against a model that will not be there.
+
+    Raises:
+        UnknownNameError: the message lists the models of this recipe.
+    """
+    known = [*_TRIVIAL, *(name for method in methods for name in method.models(recipe))]
+    if recipe.evaluate.against not in (None, *known):
+        raise UnknownNameError("model", str(recipe.evaluate.against), known)
 
 
 def evaluate_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[str]) -> Stage:
@@ -49,7 +63,7 @@ def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Ma
     comparison = compare(
         scores,
         requests,
-        against=config.against,
+        against=config.against or COUNTS,
         trivial=[entry.name for entry in entries if entry.trivial],
         bootstrap=config.bootstrap,
         confidence=config.confidence,

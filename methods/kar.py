@@ -82,9 +82,16 @@ def train_stage(recipe: Recipe) -> Stage:
     return Stage(
         name="train",
         needs=("data", "reason", "encode"),
-        run=lambda space: _train(recipe.train, space),
+        run=lambda space: _train(recipe.train, models(recipe), space),
         config=recipe.train.model_dump(mode="json"),
     )
+
+
+def models(recipe: Recipe) -> tuple[str, str]:
+    """Names of the backbone without and with knowledge."""
+    name = recipe.train.backbone
+    shown = name.upper() if len(name) <= 4 else name
+    return shown, f"{shown} + KAR"
 
 
 def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
@@ -100,7 +107,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
 
         return score
 
-    plain, augmented = _shown_names(recipe.train.backbone)
+    plain, augmented = models(recipe)
     return (
         Contender(
             plain,
@@ -176,6 +183,7 @@ METHOD = Method(
     venue="RecSys 2024, arXiv 2306.10933",
     idea="Add what a language model knows about users and items to any CTR model.",
     stages={"reason": reason_stage, "encode": encode_stage, "train": train_stage},
+    models=models,
     contenders=contenders,
     check=check,
     exhibits=exhibits,
@@ -417,10 +425,10 @@ def _features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
     )
 
 
-def _train(config: TrainConfig, space: Workspace) -> Mapping[str, Any]:
+def _train(config: TrainConfig, shown: tuple[str, str], space: Workspace) -> Mapping[str, Any]:
 
     split = load_split(space.run)
-    names = dict(zip((PLAIN, AUGMENTED), _shown_names(config.backbone), strict=True))
+    names = dict(zip((PLAIN, AUGMENTED), shown, strict=True))
     summary: dict[str, Any] = {}
     for variant, name in names.items():
         with space.report.track(f"training {name}, epochs at most", config.epochs) as advance:
@@ -445,8 +453,3 @@ def _train(config: TrainConfig, space: Workspace) -> Mapping[str, Any]:
     best = {name: max(e["valid_auc"] for e in summary[name]["curve"]) for name in summary}
     line = ", ".join(f"{name} validation AUC {value:.3f}" for name, value in best.items())
     return {**summary, "line": line}
-
-
-def _shown_names(backbone: str) -> tuple[str, str]:
-    shown = backbone.upper() if len(backbone) <= 4 else backbone
-    return shown, f"{shown} + KAR"

@@ -57,6 +57,7 @@ def check(recipe: Recipe, methods: Sequence[Method]) -> None:
                 )
             owners[stage] = name
         method.check(recipe)
+    comparison.check(recipe, methods)
 
 
 def _only_needed(found: Sequence[Stage], until: str) -> list[Stage]:

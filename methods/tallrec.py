@@ -70,6 +70,13 @@ def tune_stage(recipe: Recipe) -> Stage:
     )
 
 
+def models(recipe: Recipe) -> tuple[str, str]:
+    """Names of the language model without and with the adapter."""
+    name = recipe.tune.model
+    shown = "SmolLM2" if name == "smollm2" else Path(name).name
+    return f"{shown} zero-shot", f"{shown} + LoRA"
+
+
 def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
     """The language model as it comes, and with the adapter."""
     del split
@@ -91,18 +98,18 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
 
         return score
 
-    shown = _shown_name(model)
+    plain, adapted = models(recipe)
     tuned = {**settings, "tune": _digest_of(run, "tune")}
     return (
         Contender(
-            f"{shown} zero-shot",
+            plain,
             "The language model as it comes, asked Yes or No.",
             settings,
             scorer(None),
             slow=True,
         ),
         Contender(
-            f"{shown} + LoRA",
+            adapted,
             f"The same after {recipe.tune.shots or 'all'} training instructions (TALLRec).",
             tuned,
             scorer(run.artefact("tune") / "adapter"),
@@ -148,6 +155,7 @@ METHOD = Method(
     venue="RecSys 2023, arXiv 2305.00447",
     idea="LoRA-tune a language model on a few Yes/No recommendation instructions.",
     stages={"build": build_stage, "tune": tune_stage},
+    models=models,
     contenders=contenders,
     check=check,
     exhibits=exhibits,
@@ -266,10 +274,6 @@ def _prompts(built: Path, requests: Requests) -> list[Any]:
     frame = pl.read_parquet(built / "data" / f"{part}-00000-of-00001.parquet")
     wanted = pl.DataFrame({"row": requests.rows})
     return wanted.join(frame, on="row", how="left", maintain_order="left")["prompt"].to_list()
-
-
-def _shown_name(model: str) -> str:
-    return "SmolLM2" if model == "smollm2" else Path(model).name
 
 
 def _digest_of(run: Run, stage: str) -> str:

@@ -4,41 +4,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 
-from tastemaker.cli import COMMANDS, main
+from tastemaker.cli import COMMANDS
 
+Call = Callable[..., Any]
 RATINGS = "user_id,item_id,rating,timestamp\n"
-
-
-class Found(NamedTuple):
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[..., Found]
-
-
-@pytest.fixture
-def tastemaker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the entry point in this process: what a shell would run, without seconds of imports."""
-
-    def call(*arguments: str, cwd: Path) -> Found:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setenv("COLUMNS", "80")
-        monkeypatch.setattr(sys, "argv", ["tastemaker", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return Found(int(stop.value.code or 0), printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture
@@ -61,7 +34,7 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(found: Found, folder: Path, *parts: str) -> None:
+def refused(found: Any, folder: Path, *parts: str) -> None:
     """The command ended with exit code 2, one message, no traceback, and nothing written."""
     assert found.returncode == 2, found.stderr
     assert "Traceback" not in found.stderr

@@ -52,6 +52,7 @@ def test_two_methods_with_the_same_stage() -> None:
         ({"methods": ["tallrek"]}, "did you mean 'tallrec'"),
         ({"data": {"source": "movielens"}}, "did you mean 'movielens-small'"),
         ({"data": {}}, "give either source"),
+        ({"methods": ["kar"], "evaluate": {"against": "DIM"}}, "did you mean 'DIN'"),
         ({"data": {"source": "movielens-small", "columns": {"user": "u"}}}, "its own columns"),
         ({"data": {"interactions": Path("r.csv"), "split": {"name": "by_time"}}}, "global_time"),
     ],

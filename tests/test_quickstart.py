@@ -224,3 +224,32 @@ def stored(path: Path) -> int:
             return int(store.execute("select count(*) from knowledge").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_kill_9_at_any_moment_changes_no_result(finished: tuple[Path, str], tmp_path: Path) -> None:
+    generator = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
+    command = [sys.executable, "-m", "tastemaker.cli", *small()]
+    for delay in generator.uniform(6, 40, size=6):
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+            try:
+                process.wait(timeout=delay)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    last = in_a_shell(*small(), cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    whole, resumed = (
+        pl.read_parquet(folder / "runs" / "quickstart" / "evaluate" / "scores.parquet")
+        for folder in (finished[0], tmp_path)
+    )
+    for model in ("Item mean", "DIN", "SmolLM2 zero-shot", "SmolLM2 + LoRA"):
+        np.testing.assert_allclose(resumed[model], whole[model], atol=1e-3, err_msg=model)
+    folder = tmp_path / "runs" / "quickstart"
+    assert not list((folder / ".scratch").iterdir())
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        *STAGES,
+        ".cache",
+        ".new",
+        ".scratch",
+    }

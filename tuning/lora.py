@@ -33,9 +33,10 @@ from tastemaker.models.language import (
 from tastemaker.models.training import newest_checkpoint, seal_checkpoint
 from tastemaker.stage import atomic_file
 
-__all__ = ["AdapterSettings", "TuneResult", "check_adapter", "tune_adapter"]
+__all__ = ["AdapterSettings", "AnswerTrainer", "TuneResult", "check_adapter", "tune_adapter"]
 
 LOGIT_TOLERANCE = 1e-3
+IGNORED = -100  # label of positions that are no answer
 _COLUMNS = {"prompt", "completion"}
 
 
@@ -206,7 +207,7 @@ def _trainer(
         target_modules=list(settings.target_modules),
         task_type="CAUSAL_LM",
     )
-    return SFTTrainer(
+    return AnswerTrainer(
         model=base.model,
         args=config,
         train_dataset=train.select_columns(sorted(_COLUMNS)),
@@ -214,6 +215,40 @@ def _trainer(
         processing_class=base.tokenizer,
         peft_config=adapter,
     )
+
+
+class AnswerTrainer(SFTTrainer):
+    """TRL's trainer with the output head on answer positions only.
+
+    TRL 1.16 sends every position through the head and discards the prompt's afterwards; with a
+    vocabulary of 49,152 and answers of four tokens that is half the time of a step on a CPU.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Mean cross-entropy of the answer tokens, as TRL's `nll` loss; no metrics besides it."""
+        labels = inputs["labels"]
+        asked = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(-1)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            logits_to_keep=asked,
+            use_cache=False,
+        )
+        targets = labels[:, asked + 1].flatten()
+        total = torch.nn.functional.cross_entropy(
+            outputs.logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum"
+        )
+        count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        loss = total / torch.as_tensor(count).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
 
 
 class _StepCallback(TrainerCallback):

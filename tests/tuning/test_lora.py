@@ -10,15 +10,18 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from trl import SFTTrainer
 
 from tastemaker.errors import DataError, SaveCheckError, StageError
 from tastemaker.models.language import (
     LanguageModel,
     language_model_folder,
     load_language_model,
+    quiet_loading,
     with_adapter,
 )
-from tastemaker.tuning.lora import AdapterSettings, check_adapter, tune_adapter
+from tastemaker.tuning import lora
+from tastemaker.tuning.lora import AdapterSettings, AnswerTrainer, check_adapter, tune_adapter
 
 SETTINGS = AdapterSettings(
     rank=8,
@@ -111,6 +114,29 @@ def test_learns_saves_and_reloads(base: LanguageModel, tmp_path: Path) -> None:
         "adapter_model.safetensors",
         "tuning.json",
     ]
+
+
+def test_loss_and_gradients_equal_trl(base: LanguageModel, tmp_path: Path) -> None:
+    with quiet_loading():
+        trainer = lora._trainer(
+            base,
+            examples(8, words=3),
+            valid=examples(2),
+            settings=replace(SETTINGS, dropout=0.0),
+            folder=tmp_path,
+            seed=0,
+        )
+    batch = next(iter(trainer.get_train_dataloader()))
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    found = []
+    for compute in (AnswerTrainer.compute_loss, SFTTrainer.compute_loss):
+        for items in (None, torch.tensor(40)):
+            loss = compute(trainer, trainer.model, dict(batch), num_items_in_batch=items)
+            found.append((loss.detach(), torch.autograd.grad(loss, weights, allow_unused=True)))
+    for ours, theirs in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+        for left, right in zip(ours[1], theirs[1], strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
 def test_a_killed_run_ends_with_the_same_weights(

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
@@ -249,8 +248,7 @@ def _tune(config: TuneConfig, space: Workspace) -> Mapping[str, Any]:
 
 def _load_model(config: TuneConfig, adapter: Path | None) -> LanguageModel:
     device = default_device()
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    dtype = best_dtype(device) if config.precision == "auto" else named[config.precision]
+    dtype = best_dtype(device, config.precision)
     model = load_language_model(config.model, dtype=dtype, device=device)
     return model if adapter is None else with_adapter(model, adapter)
 

@@ -15,13 +15,11 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from tastemaker.errors import MissingError, UserError, nearest
-from tastemaker.models.language import default_device, quiet_loading
+from tastemaker.errors import MissingError, UserError
+from tastemaker.models.language import default_device, hub_folder, quiet_loading
 
 __all__ = ["Encoder", "HashingEncoder", "SentenceEncoder", "check_encoder", "load_encoder"]
 
@@ -178,13 +176,5 @@ def _encoder_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        close = nearest(name, _KNOWN)
-        hint = f" (did you mean '{close}'?)" if close else ""
-        raise MissingError(
-            f"encoder '{name}' is not on this machine{hint}.",
-            allowed="Allowed: minilm, hashing, hashing:DIM, a model folder, or a hub id.",
-            remedy=f"If it is a hub id, run: hf download {name}",
-        ) from None
+    others = "hashing:DIM, a model folder, or a hub id"
+    return hub_folder(name, kind="encoder", known=_KNOWN, others=others)

@@ -15,7 +15,7 @@ import io
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ __all__ = [
     "cache_folder",
     "cpu_precision",
     "default_device",
+    "hub_folder",
     "language_model_folder",
     "language_model_source",
     "load_language_model",
@@ -177,7 +178,35 @@ def language_model_source(name: str) -> Path:
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return path
-    return _checked(path if path.is_dir() else _hub_folder(name))
+    if path.is_dir():
+        return _checked(path)
+    others = "a model folder, a .gguf file, or a hub id"
+    return _checked(hub_folder(name, kind="language model", known=PACKAGED, others=others))
+
+
+def hub_folder(name: str, *, kind: str, known: Iterable[str], others: str) -> Path:
+    """Folder of a hub id in the local Hugging Face cache; nothing is downloaded.
+
+    Args:
+        name: The id.
+        kind: What it is, for the message.
+        known: Packaged names that may have been meant.
+        others: What else would have been allowed.
+
+    Raises:
+        MissingError: it is not there; the message names the command that brings it.
+    """
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        names = list(known)
+        close = nearest(name, names)
+        hint = f" (did you mean '{close}'?)" if close else ""
+        raise MissingError(
+            f"{kind} '{name}' is not on this machine{hint}.",
+            allowed=f"Allowed: {', '.join(names)}, {others}.",
+            remedy=f"If it is a hub id, run: hf download {name}",
+        ) from None
 
 
 def cache_folder() -> Path:
@@ -248,19 +277,6 @@ def _packaged_file(name: str) -> Path:
     raise MissingError(
         f"language model '{name}' is not installed.", remedy=f"Run: {packaged.install}"
     )
-
-
-def _hub_folder(name: str) -> Path:
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        close = nearest(name, PACKAGED)
-        hint = f" (did you mean '{close}'?)" if close else ""
-        raise MissingError(
-            f"language model '{name}' is not on this machine{hint}.",
-            allowed=f"Allowed: {', '.join(PACKAGED)}, a model folder, a .gguf file, or a hub id.",
-            remedy=f"If it is a hub id, run: hf download {name}",
-        ) from None
 
 
 def _checked(folder: Path) -> Path:

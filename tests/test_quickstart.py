@@ -122,7 +122,7 @@ def test_knowledge_is_stored_with_its_provenance_and_covered(finished: tuple[Pat
     with sqlite3.connect(run / "knowledge.sqlite") as store:
         assert store.execute("pragma journal_mode").fetchone() == ("wal",)
     coverage = json.loads((run / "encode" / "coverage.json").read_text())
-    assert 0 < coverage["test_item_coverage"] < 1
+    assert 0 < coverage["train_item_coverage"] < 1
     assert coverage["test_user_coverage"] == 1
     users = frame.filter(pl.col("kind") == "user")
     interactions = pl.read_parquet(run / "data" / "tables" / "interactions.parquet")

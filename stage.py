@@ -193,6 +193,16 @@ class Run:
         """Manifest of a finished stage, or None."""
         return _read_manifest(self.folder / stage)
 
+    def digest_of(self, stage: str) -> str:
+        """Digest of a finished stage's files, for what depends on them.
+
+        Raises:
+            UserError: the stage has not been run.
+        """
+        self.artefact(stage)
+        manifest = self.manifest(stage)
+        return manifest.digest if manifest else ""
+
     def is_current(self, stage: Stage) -> bool:
         """Whether the artefact exists, is complete and depends on nothing that has changed."""
         self._settle(stage.name)

@@ -83,9 +83,8 @@ def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Ma
 
 def _baselines(recipe: Recipe, run: Run, split: Split) -> list[Contender]:
     """The counts that any model has to beat before it may claim anything."""
-    manifest = run.manifest("data")
     history = recipe.build.history
-    key = {"data": manifest.digest if manifest else "", "history": history}
+    key = {"data": run.digest_of("data"), "history": history}
     built: dict[Recommender, str] = {
         ItemMean(): "Smoothed share of likes of the item in training.",
         LikedShare(history=history): f"Share of likes among the user's last {history} events.",

@@ -37,7 +37,6 @@ from tastemaker.agents.reasoning import (
     user_questions,
 )
 from tastemaker.data.splits import Split
-from tastemaker.data.tables import Tables
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, KnowledgeSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores, load_requests, load_split
@@ -96,8 +95,7 @@ def models(recipe: Recipe) -> tuple[str, str]:
 
 def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
     """The backbone alone and with knowledge."""
-    manifest = run.manifest("train")
-    key = {"train": manifest.digest if manifest else ""}
+    key = {"train": run.digest_of("train")}
 
     def scorer(variant: str) -> Any:
         def score(requests: Requests, report: Reporter) -> Scores:
@@ -137,7 +135,7 @@ def exhibits(run: Run) -> Exhibits:
     """Two preference texts, two fact texts, what they cover, and validation AUC by epoch."""
     frame = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
     shown = pl.concat([frame.filter(pl.col("kind") == kind).head(2) for kind in KINDS])
-    titles = Tables.load(run.artefact("data") / "tables").titles
+    titles = load_split(run).tables.titles
     knowledge = [
         KnowledgeSample(
             kind=row["kind"],
@@ -191,7 +189,6 @@ METHOD = Method(
 
 
 def _reason(config: ReasonConfig, space: Workspace) -> Mapping[str, Any]:
-
     questions = _questions(config, space)
     params = {"max_tokens": config.max_tokens, "temperature": config.temperature}
     model = chat_model(
@@ -228,7 +225,6 @@ def _reason(config: ReasonConfig, space: Workspace) -> Mapping[str, Any]:
 
 
 def _questions(config: ReasonConfig, space: Workspace) -> list[Question]:
-
     split = load_split(space.run)
     users, items = _most_wanted(config, split, space.run)
     return [
@@ -291,7 +287,6 @@ def _knowledge_frame(questions: Sequence[Question], found: Sequence[Knowledge]) 
 
 
 def _encode(config: EncodeConfig, space: Workspace) -> Mapping[str, Any]:
-
     frame = pl.read_parquet(space.run.artefact("reason") / "knowledge.parquet")
     encoder = load_encoder(config.encoder)
     for kind in KINDS:
@@ -407,7 +402,6 @@ class _AdaptedKnowledge(nn.Module):
 
 
 def _features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
-
     frame = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
     cuts, _ = _availability(frame, split)
     matrices, rows = {}, {}
@@ -426,7 +420,6 @@ def _features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
 
 
 def _train(config: TrainConfig, shown: tuple[str, str], space: Workspace) -> Mapping[str, Any]:
-
     split = load_split(space.run)
     names = dict(zip((PLAIN, AUGMENTED), shown, strict=True))
     summary: dict[str, Any] = {}

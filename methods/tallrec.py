@@ -37,7 +37,12 @@ from tastemaker.models.language import (
     with_adapter,
 )
 from tastemaker.models.scoring import score_yes_no
-from tastemaker.prompts.build import check_no_leak, instructions, write_dataset
+from tastemaker.prompts.build import (
+    check_no_leak,
+    instructions,
+    read_dataset,
+    write_dataset,
+)
 from tastemaker.prompts.card import dataset_card
 from tastemaker.prompts.template import find_template
 from tastemaker.recipe import BuildConfig, Recipe, TuneConfig
@@ -82,8 +87,9 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
     built = run.artefact("build")
     model = recipe.tune.model
     precision = recipe.tune.precision
-    settings = {"model": model, "build": _digest_of(run, "build"), "precision": precision}
+    settings = {"model": model, "build": run.digest_of("build"), "precision": precision}
     batch = recipe.evaluate.batch_size
+    positive, negative = find_template(recipe.build.template).choices
 
     def scorer(adapter: Path | None) -> Any:
         def score(requests: Requests, report: Reporter) -> Scores:
@@ -91,6 +97,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
                 requests,
                 prompts=_prompts(built, requests),
                 model=_load_model(recipe.tune, adapter),
+                choices=(positive, negative),
                 batch_size=batch,
                 report=report,
             )
@@ -98,7 +105,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
         return score
 
     plain, adapted = models(recipe)
-    tuned = {**settings, "tune": _digest_of(run, "tune")}
+    tuned = {**settings, "tune": run.digest_of("tune")}
     return (
         Contender(
             plain,
@@ -125,13 +132,13 @@ def check(recipe: Recipe) -> None:
 
 def exhibits(run: Run) -> Exhibits:
     """Three test instructions and the loss of tuning."""
-    file = run.artefact("build") / "data" / "test-00000-of-00001.parquet"
+    frame = read_dataset(run.artefact("build"), "test", limit=3)
     prompts = [
         PromptSample(
             title=f"{row['template']}, user {row['user_id']}, item {row['item_id']}",
             messages=[(m["role"], m["content"]) for m in [*row["prompt"], *row["completion"]]],
         )
-        for row in pl.read_parquet(file, n_rows=3).iter_rows(named=True)
+        for row in frame.iter_rows(named=True)
     ]
     manifest = run.manifest("tune")
     log = manifest.summary["curve"] if manifest else []
@@ -206,11 +213,9 @@ def _sample(rows: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.int6
 
 
 def _tune(config: TuneConfig, space: Workspace) -> Mapping[str, Any]:
-
-    folder = space.run.artefact("build") / "data"
+    folder = space.run.artefact("build")
     train, valid = (
-        Dataset.from_polars(pl.read_parquet(folder / f"{part}-00000-of-00001.parquet"))
-        for part in ("train", "validation")
+        Dataset.from_polars(read_dataset(folder, PARTS[part])) for part in ("train", "valid")
     )
     if config.shots is not None:
         train = train.shuffle(seed=space.seed).select(range(min(config.shots, len(train))))
@@ -258,22 +263,19 @@ def _score(
     *,
     prompts: Sequence[Any],
     model: LanguageModel,
+    choices: tuple[str, str],
     batch_size: int,
     report: Reporter,
 ) -> Scores:
-
     with report.track("scoring, prompts", len(requests)) as advance:
-        return score_yes_no(model, prompts, batch_size=batch_size, on_progress=advance)
+        return score_yes_no(
+            model, prompts, choices=choices, batch_size=batch_size, on_progress=advance
+        )
 
 
 def _prompts(built: Path, requests: Requests) -> list[Any]:
     """The built test prompts in the order of the requests."""
     part = PARTS[str(requests.frame["split"][0])]
-    frame = pl.read_parquet(built / "data" / f"{part}-00000-of-00001.parquet")
+    frame = read_dataset(built, part)
     wanted = pl.DataFrame({"row": requests.rows})
     return wanted.join(frame, on="row", how="left", maintain_order="left")["prompt"].to_list()
-
-
-def _digest_of(run: Run, stage: str) -> str:
-    manifest = run.manifest(stage)
-    return manifest.digest if manifest else ""

@@ -24,7 +24,7 @@ from tastemaker.prompts.render import display_titles
 from tastemaker.prompts.template import Template, find_template
 from tastemaker.stage import atomic_file
 
-__all__ = ["check_no_leak", "instructions", "render_prompts", "write_dataset"]
+__all__ = ["check_no_leak", "instructions", "read_dataset", "render_prompts", "write_dataset"]
 
 _FIELDS = ("liked", "disliked", "title")
 _SHOWN_PROBLEMS = 10
@@ -119,10 +119,21 @@ def write_dataset(folder: Path, parts: Mapping[str, pl.DataFrame], *, card: str)
         card: Text of the README.
     """
     for part, frame in parts.items():
-        with atomic_file(folder / "data" / f"{part}-00000-of-00001.parquet") as handle:
+        with atomic_file(_part_file(folder, part)) as handle:
             pq.write_table(_arrow(frame), handle, compression="zstd")
     with atomic_file(folder / "README.md") as handle:
         handle.write(card.encode())
+
+
+def read_dataset(folder: Path, part: str, *, limit: int | None = None) -> pl.DataFrame:
+    """One part of what `write_dataset` wrote.
+
+    Args:
+        folder: The data set.
+        part: `train`, `validation` or `test`.
+        limit: Read the first so many rows; all when None.
+    """
+    return pl.read_parquet(_part_file(folder, part), n_rows=limit)
 
 
 def check_no_leak(
@@ -161,6 +172,10 @@ def check_no_leak(
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
         raise LeakError(f"{len(problems)} problem(s) in the built prompts; first ones:\n{listed}")
+
+
+def _part_file(folder: Path, part: str) -> Path:
+    return folder / "data" / f"{part}-00000-of-00001.parquet"
 
 
 def _two_choices(template: Template) -> tuple[str, str]:

@@ -17,8 +17,9 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = {
     "quickstart": "The whole road on embedded data and models, in minutes.",
     "run": "Run a recipe: every stage that is not up to date.",
+    "init": "Look at your tables and write a first recipe for them.",
     "doctor": "What is installed, where models and data are, what is missing.",
-    "data": "Validate and describe the tables of a recipe.",
+    "data": "Validate, describe, split, audit and fetch data.",
     "templates": "List and show prompt templates.",
     "build": "Run a recipe up to its instructions.",
     "tune": "Run a recipe up to its tuned adapter.",

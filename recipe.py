@@ -7,83 +7,27 @@ mistakes are reported at once, each with the nearest right name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from tastemaker.errors import RecipeError, nearest
+from tastemaker.errors import RecipeError, UnknownNameError, nearest
+from tastemaker.recipe_data import Config, DataConfig
 
 __all__ = [
     "BuildConfig",
-    "ColumnsConfig",
-    "Config",
-    "DataConfig",
     "EncodeConfig",
     "EvaluateConfig",
     "KnowledgeConfig",
     "LoraConfig",
     "ReasonConfig",
     "Recipe",
-    "RequestsConfig",
-    "SplitConfig",
     "TrainConfig",
     "TuneConfig",
     "load_recipe",
 ]
-
-
-class Config(BaseModel):
-    """Base of all sections: frozen, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ColumnsConfig(Config):
-    """Which columns of the tables mean what."""
-
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str = "timestamp"
-    rating: str = "rating"
-    label: str = Field("rating > 3", description="COLUMN OPERATOR NUMBER; TALLRec and KAR: > 3")
-    title: str = "title"
-    text: tuple[str, ...] = ()
-
-
-class SplitConfig(Config):
-    """How interactions are parted; `global_time` cuts at two moments for everyone."""
-
-    name: str = "global_time"
-    valid_from: float | str = Field(0.8, description="share of rows before it (0 to 1), or a date")
-    test_from: float | str = Field(0.9, description="share of rows before it (0 to 1), or a date")
-
-    @field_validator("valid_from", "test_from", mode="before")
-    @classmethod
-    def _date_as_text(cls, value: Any) -> Any:
-        """YAML turns an unquoted 2015-01-01 into a date."""
-        return value.isoformat() if isinstance(value, date) else value
-
-
-class RequestsConfig(Config):
-    """Which rows of validation and test are scored by every model."""
-
-    min_history: int = Field(10, ge=0, description="rows with fewer earlier events are left out")
-    per_user: int | None = Field(None, gt=0, description="at most so many rows of a user, seeded")
-
-
-class DataConfig(Config):
-    """Where the tables are, what their columns mean, how they are split."""
-
-    source: str | None = Field(None, description="name of a built-in data set")
-    interactions: Path | None = None
-    items: Path | None = None
-    users: Path | None = None
-    columns: ColumnsConfig = ColumnsConfig()
-    split: SplitConfig = SplitConfig()
-    requests: RequestsConfig = RequestsConfig()
 
 
 class BuildConfig(Config):
@@ -205,11 +149,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     values = _read(path)
     for text in overrides:
         _override(values, text)
-    data = values.get("data")
-    if isinstance(data, dict):
-        for key in ("interactions", "items", "users"):
-            if isinstance(data.get(key), str):
-                data[key] = str(path.parent / data[key])
+    _anchor(values.get("data"), folder=path.parent)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -218,6 +158,29 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: {error.error_count()} problem(s)\n{problems}",
             remedy="Correct the recipe (or the --set option) and run the command again.",
         ) from None
+
+
+def _anchor(data: Any, *, folder: Path) -> None:
+    """Take relative paths of the data section from the recipe's own folder, in place."""
+    if not isinstance(data, dict):
+        return
+    if isinstance(data.get("folder"), str):
+        data["folder"] = _beside(folder, data["folder"])
+    for name in ("interactions", "items", "users"):
+        table = data.get(name)
+        if isinstance(table, dict):
+            for key in ("path", "database"):
+                if key in table and table[key] != ":memory:":
+                    table[key] = _beside(folder, table[key])
+        elif table is not None:
+            data[name] = _beside(folder, table)
+
+
+def _beside(folder: Path, place: Any) -> Any:
+    """A path, or each of a list of paths, seen from `folder`; other values stay as they are."""
+    if isinstance(place, list | tuple):
+        return [_beside(folder, one) for one in place]
+    return str(folder / Path(place).expanduser()) if isinstance(place, str) else place
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -255,7 +218,11 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(str(part) for part in _keys(problem["loc"]))
+    if problem["type"] == "union_tag_invalid":
+        name = str(problem["ctx"]["tag"])
+        known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{place}.name: {UnknownNameError('splitter', name, known)}".replace("\n", " ")
     if problem["type"] != "extra_forbidden":
         return f"{place} = {problem['input']!r}: {problem['msg']}"
     known = _known_keys(problem["loc"][:-1])
@@ -264,10 +231,37 @@ def _explain(problem: Any) -> str:
     return f"{place}: unknown key; {hint}allowed: {', '.join(known)}"
 
 
+def _keys(place: Sequence[Any]) -> list[str]:
+    """The keys of a recipe on the way to a problem, without the tags of unions."""
+    return _walk(place)[0]
+
+
 def _known_keys(place: Sequence[Any]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in place:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)
+    models = _walk(place)[1]
+    return list((models[0] if models else Recipe).model_fields)
+
+
+def _walk(place: Sequence[Any]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Keys on the way, and the section (or the sections of a union) where it ends."""
+    keys: list[str] = []
+    models: list[type[BaseModel]] = [Recipe]
+    for part in map(str, place):
+        tagged = [model for model in models if len(models) > 1 and _tag(model) == part]
+        if tagged:
+            models = tagged
+            continue
+        keys.append(part)
+        field = models[0].model_fields.get(part) if models else None
+        models = _sections(field.annotation) if field else []
+    return keys, models
+
+
+def _tag(model: type[BaseModel]) -> str:
+    return str(get_args(model.model_fields["name"].annotation)[0])
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The section classes named anywhere in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _sections(part)]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tastemaker.data.builtin.base import load_builtin
-from tastemaker.data.splits import split_tables
+from tastemaker.data.splitters import split_tables
 from tastemaker.models.language import LanguageModel, load_language_model
 from tastemaker.models.scoring import answer_tokens, score_yes_no
 from tastemaker.prompts.build import instructions

@@ -1,24 +1,24 @@
-"""Reading columns of foreign tables, with every bad cell named by file, row, column and value."""
+"""Everything wrong with foreign tables, gathered so that one message tells all of it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from typing import Literal
 
 import polars as pl
 
 from tastemaker.errors import DataError, nearest
 
-__all__ = ["Problems", "RawTable", "as_ids", "as_numbers", "as_times", "harmonise"]
+__all__ = ["Problem", "Problems", "RawTable", "TablesError"]
 
-_SHOWN = 20
+_EXAMPLES = 20
 _TEXT_FILES = (".csv", ".tsv")
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # years 1 and 9999
 _WORDS = (pl.Categorical, pl.Enum)  # cast to numbers they would give their codes
 _UNUSABLE = (pl.Binary, pl.Object, pl.Duration)
-_WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
-_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
+_REMEDY = "Correct the files (or the columns named in the recipe) and run again."
+
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,19 @@ class RawTable:
     Attributes:
         name: Shown in messages; the file name where there is one.
         frame: The cells.
+        locate: Where rows (numbers from 0) stand in their files; None counts rows of the frame.
+        known: All columns of the source; the frame may hold fewer.
     """
 
     name: str
     frame: pl.DataFrame
+    locate: Callable[[Sequence[int]], Sequence[str]] | None = None
+    known: Sequence[str] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns of the source."""
+        return list(self.known) or self.frame.columns
 
     def has(self, column: str) -> bool:
         """Whether `column` is there and holds words, numbers or moments."""
@@ -45,164 +54,162 @@ class RawTable:
             return cells.cast(pl.String) if cells.dtype in _WORDS else cells
         return pl.Series(column, [None] * self.frame.height, dtype=pl.String)
 
-    def place(self, row: int) -> str:
-        """Where row `row` (from 0) stands: the line of a text file, else the row counted from 1."""
+    def places(self, rows: Sequence[int]) -> list[str]:
+        """Where rows (from 0) stand: the line of a text file, else the row counted from 1."""
+        if self.locate is not None:
+            return list(self.locate(rows))
         if not self.name.lower().endswith(_TEXT_FILES):
-            return f"{self.name}, row {row + 1}"
-        # A quoted cell may span lines.
+            return [f"{self.name}, row {row + 1}" for row in rows]
+        return [f"{self.name}, line {row + 2 + self._breaks(row)}" for row in rows]
+
+    def _breaks(self, row: int) -> int:
+        """Line breaks inside quoted cells before `row`."""
         texts = self.frame.head(row).select(pl.col(pl.String))
-        breaks = sum(int(column.str.count_matches("\n").sum()) for column in texts)
-        return f"{self.name}, line {row + 2 + breaks}"
+        return sum(int(column.str.count_matches("\n").sum()) for column in texts)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of problem in one column.
+
+    Attributes:
+        severity: `error` stops, `warning` is told.
+        table: Name of the table.
+        column: Name of the column; empty when the table as a whole is meant.
+        complaint: What is wrong.
+        remedy: What to do about it.
+        count: Cells or rows concerned.
+        examples: (place, value) of the first ones.
+    """
+
+    severity: Severity
+    table: str
+    column: str
+    complaint: str
+    remedy: str
+    count: int = 1
+    examples: tuple[tuple[str, str], ...] = ()
+
+    def lines(self, limit: int) -> list[str]:
+        """At most `limit` examples, the number of further ones, and the remedy."""
+        if not self.examples:
+            return [self.complaint, *([f"→ {self.remedy}"] if self.remedy else [])]
+        shown = [
+            f"{place}, column '{self.column}': {value} {self.complaint}"
+            for place, value in self.examples[:limit]
+        ]
+        rest = self.count - len(shown)
+        if rest and shown:
+            shown.append(f"… and {rest:,} more of this kind")
+        elif rest:
+            shown = [f"{self.table}, column '{self.column}': {rest:,} × {self.complaint}"]
+        return [*shown, *([f"→ {self.remedy}"] if self.remedy else [])]
+
+    def sentence(self) -> str:
+        """All of it in one line, for notes."""
+        if not self.examples:
+            return self.complaint
+        place, value = self.examples[0]
+        first = f"{place}, column '{self.column}': {value} {self.complaint}"
+        return first if self.count == 1 else f"{first} (and {self.count - 1:,} more)"
+
+
+class TablesError(DataError):
+    """Tables cannot be used; `problems` lists every kind."""
+
+    def __init__(self, message: str, *, problems: Sequence[Problem]) -> None:
+        super().__init__(message, remedy=_REMEDY)
+        self.problems = tuple(problems)
 
 
 @dataclass(eq=False)
 class Problems:
-    """Collects what is wrong, so that one message tells all of it."""
+    """Collects problems, and notes of what was done; see `check`."""
 
-    lines: list[str] = field(default_factory=list)
-    count: int = 0
+    found: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, text: str) -> None:
-        """Note one problem."""
-        self.count += 1
-        if len(self.lines) < _SHOWN:
-            self.lines.append(text)
+    def add(self, text: str, *, table: str = "", column: str = "", remedy: str = "") -> None:
+        """Note one problem that is no cell's."""
+        self.found.append(Problem("error", table, column, text, remedy))
 
-    def add_cells(self, table: RawTable, column: str, *, bad: pl.Series, complaint: str) -> None:
+    def add_cells(
+        self,
+        table: RawTable,
+        column: str,
+        *,
+        bad: pl.Series,
+        complaint: str,
+        remedy: str = "",
+        severity: Severity = "error",
+    ) -> None:
         """Note every cell of `column` where the Boolean series `bad` is true."""
-        if not table.has(column):
+        if column not in table.frame.columns:
             return  # noted once by `need`
-        rows = bad.fill_null(False).arg_true()
-        self.count += len(rows)
-        for row in rows.head(max(_SHOWN - len(self.lines), 0)):
-            shown = _shown(table.frame[column][row])
-            self.lines.append(f"{table.place(row)}, column '{column}': {shown} {complaint}")
+        count = int(bad.sum() or 0)
+        if not count:
+            return
+        rows = bad.fill_null(False).arg_true().head(_EXAMPLES).to_list()
+        values = [_shown(table.frame[column][row]) for row in rows]
+        examples = tuple(zip(table.places(rows), values, strict=True))
+        self.found.append(
+            Problem(severity, table.name, column, complaint, remedy, count, examples)
+        )
 
     def need(self, table: RawTable, columns: Sequence[str]) -> None:
         """Note missing or unusable columns, and a table without rows."""
-        have = table.frame.columns
         for column in dict.fromkeys(columns):
-            if column not in have:
-                close = nearest(column, have)
+            if column not in table.frame.columns:
+                close = nearest(column, table.columns)
                 hint = f"; did you mean '{close}'?" if close else "."
-                self.add(f"{table.name}: no column '{column}'{hint} It has: {', '.join(have)}.")
+                has = ", ".join(table.columns)
+                self.add(
+                    f"{table.name}: no column '{column}'{hint} It has: {has}.",
+                    table=table.name,
+                    column=column,
+                    remedy="Name the right column in data.columns.",
+                )
             elif not table.has(column):
                 self.add(
                     f"{table.name}: column '{column}' holds {table.frame[column].dtype}, "
-                    "not words, numbers or moments."
+                    "not words, numbers or moments.",
+                    table=table.name,
+                    column=column,
                 )
-        if not table.frame.height:
-            self.add(f"{table.name}: has no rows.")
 
     def avoid(self, table: RawTable, columns: Collection[str]) -> None:
         """Note columns whose names tastemaker needs for itself."""
         for column in sorted(set(columns) & set(table.frame.columns)):
             self.add(
                 f"{table.name}: column '{column}' has a name that tastemaker gives to another "
-                "column; rename it."
+                "column; rename it.",
+                table=table.name,
+                column=column,
             )
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not stop, one sentence each."""
+        return tuple(one.sentence() for one in self.found if one.severity == "warning")
+
     def check(self) -> None:
-        """Raise when anything was noted.
+        """Raise when there is an error.
 
         Raises:
-            DataError: names the first problems and the number of all.
+            TablesError: names the first problems of each kind and the number of all.
         """
-        if not self.count:
+        errors = [one for one in self.found if one.severity == "error"]
+        if not errors:
             return
-        lines = [f"  {line}" for line in self.lines]
-        if self.count > len(lines):
-            lines.append(f"  … and {self.count - len(lines)} more")
-        raise DataError(
-            f"{self.count} problem(s) in the tables\n" + "\n".join(lines),
-            remedy="Correct the files (or the columns named in the recipe) and run again.",
+        count = sum(one.count for one in errors)
+        each = max(_EXAMPLES // len(errors), 1)
+        lines = [f"  {line}" for one in errors for line in one.lines(each)]
+        told = self.warnings
+        if told:
+            lines += ["Also noticed:", *(f"  {line}" for line in told)]
+        raise TablesError(
+            f"{count:,} problem(s) in the tables\n" + "\n".join(lines), problems=self.found
         )
-
-
-def as_ids(table: RawTable, column: str, *, problems: Problems) -> pl.Series:
-    """External ids as Int64 or String; text loses surrounding blanks, empty ids are noted."""
-    cells = table.cells(column)
-    if cells.dtype.is_float():
-        whole = cells.cast(pl.Int64, strict=False)
-        bad = cells.is_not_null() & ~whole.cast(cells.dtype).eq_missing(cells)
-        problems.add_cells(table, column, bad=bad, complaint="is not a whole number")
-        ids = whole.zip_with(~bad, pl.Series([0]))
-    elif cells.dtype.is_integer() and cells.dtype not in _WIDE:
-        ids = cells.cast(pl.Int64)
-    else:
-        text = cells.cast(pl.String).str.strip_chars()
-        ids = text.zip_with(text != "", pl.Series([None], dtype=pl.String))
-    problems.add_cells(table, column, bad=ids.is_null(), complaint="is not an id")
-    return ids
-
-
-def harmonise(ids: Sequence[pl.Series]) -> list[pl.Series]:
-    """The same type for ids of the same thing: Int64 when all are whole numbers, else String.
-
-    >>> [series.dtype for series in harmonise([pl.Series(["1", "20"]), pl.Series([3])])]
-    [Int64, Int64]
-    """
-    texts = [series for series in ids if series.dtype == pl.String]
-    if all(bool(text.str.contains(_WHOLE).all()) for text in texts):
-        return [series.cast(pl.Int64) for series in ids]
-    return [series.cast(pl.String) for series in ids]
-
-
-def as_numbers(table: RawTable, column: str, *, problems: Problems) -> pl.Series:
-    """Float64 values; whatever is not a finite float32 number is noted."""
-    cells = table.cells(column)
-    if cells.dtype == pl.String:
-        cells = cells.str.strip_chars()
-    if cells.dtype.is_temporal():
-        cells = cells.cast(pl.String)  # a date is no number; cast to a float it would pass for one
-    numbers = cells.cast(pl.Float64, strict=False)
-    bad = ~numbers.cast(pl.Float32).is_finite().fill_null(False)
-    problems.add_cells(table, column, bad=bad, complaint="is not a finite number")
-    return numbers
-
-
-def as_times(table: RawTable, column: str, *, problems: Problems) -> pl.Series:
-    """Int64 unix seconds, rounded down, from numbers, dates or ISO text (UTC when not said)."""
-    cells = table.cells(column)
-    if cells.dtype == pl.String:
-        seconds = _text_times(cells.str.strip_chars())
-    elif cells.dtype in (pl.Date, pl.Datetime):
-        seconds = cells.dt.timestamp("us") // 1_000_000
-    elif cells.dtype.is_float():
-        seconds = _floor(cells)
-    elif cells.dtype.is_integer():
-        seconds = cells.cast(pl.Int64, strict=False)
-    else:
-        seconds = pl.Series(column, [None] * len(cells), dtype=pl.Int64)
-    bad = ~seconds.is_between(_FIRST_SECOND, _LAST_SECOND).fill_null(False)
-    complaint = "is not a time; give unix seconds (not milliseconds) or ISO text"
-    problems.add_cells(table, column, bad=bad, complaint=complaint)
-    return seconds
-
-
-def _text_times(cells: pl.Series) -> pl.Series:
-    whole = cells.cast(pl.Int64, strict=False)
-    seconds = whole.zip_with(whole.is_not_null(), _floor(cells.cast(pl.Float64, strict=False)))
-    unread = cells.filter(seconds.is_null()).drop_nulls().unique()
-    if not len(unread):
-        return seconds
-    moments = pl.Series("seconds", [_iso_seconds(text) for text in unread], dtype=pl.Int64)
-    known = pl.DataFrame({"text": unread, "seconds": moments})
-    found = pl.DataFrame({"text": cells}).join(known, on="text", how="left", maintain_order="left")
-    return seconds.zip_with(seconds.is_not_null(), found["seconds"])
-
-
-def _iso_seconds(text: str) -> int | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() // 1)
-
-
-def _floor(numbers: pl.Series) -> pl.Series:
-    return numbers.floor().cast(pl.Int64, strict=False)
 
 
 def _shown(value: object) -> str:

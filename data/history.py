@@ -3,37 +3,54 @@
 Events are kept as one CSR index: sorted by (user, time, row), with the first event of each user and
 of each group of equal times known. Every question is then answered by array arithmetic alone.
 Events at the same second as the target are not its past: their order is unknown, so they are out.
+Likes, dislikes and events of one domain are further views of the same kind, built when first asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
-__all__ = ["Histories", "Past"]
+from tastemaker.errors import UserError
+
+__all__ = ["Histories", "Only", "Past", "order_by"]
 
 Rows = NDArray[np.int64]
+Numbers = NDArray[np.integer[Any]]
+Only = Literal["liked", "disliked"]
+_BLOCK = 1 << 16  # cells worked on at once: they stay in the processor's cache
+_LABELS: dict[Only, int] = {"liked": 1, "disliked": 0}
 
 
-@dataclass(frozen=True, eq=False)
 class Past:
-    """The pasts of n targets, one after another.
+    """The pasts of n targets, one after another; nothing is copied before it is asked for.
 
-    Attributes:
-        offsets: int64 [n + 1]; past i is `events[offsets[i]:offsets[i + 1]]`.
-        events: int64 [total], interaction row indices, oldest first within a past.
+    Args:
+        offsets: Integers [n + 1]; past i is `events[offsets[i]:offsets[i + 1]]`.
+        events: Integers [total], interaction row indices, oldest first within a past.
     """
 
-    offsets: Rows
-    events: Rows
+    def __init__(self, offsets: ArrayLike, events: ArrayLike) -> None:
+        bounds = _whole(offsets).astype(np.int64)
+        self._order, self._starts, self._ends = _whole(events), bounds[:-1], bounds[1:]
+
+    @classmethod
+    def view(cls, order: Numbers, starts: Rows, ends: Rows) -> Self:
+        """Pasts that are slices of one `order`: past i is `order[starts[i]:ends[i]]`."""
+        past = cls.__new__(cls)
+        past._order, past._starts, past._ends = order, starts, ends
+        return past
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> Rows:
         """Events of past `index`, oldest first.
@@ -43,13 +60,32 @@ class Past:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"past {index} of {len(self)}")
-        index %= len(self)
-        return self.events[self.offsets[index] : self.offsets[index + 1]]
+        return self._order[self._starts[index] : self._ends[index]].astype(np.int64)
 
     @property
     def lengths(self) -> Rows:
         """int64 [n], events in each past."""
-        return np.diff(self.offsets)
+        return self._ends - self._starts
+
+    @cached_property
+    def offsets(self) -> Rows:
+        """int64 [n + 1]; past i is `events[offsets[i]:offsets[i + 1]]`."""
+        offsets = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        return offsets
+
+    @cached_property
+    def events(self) -> Rows:
+        """int64 [total], interaction row indices, oldest first within a past."""
+        offsets, shifts = self.offsets, self._starts - self.offsets[:-1]
+        events = np.empty(int(offsets[-1]), dtype=np.int64)
+        for block in self._blocks(len(events) // max(len(self), 1)):
+            first, last = int(offsets[block.start]), int(offsets[block.stop])
+            lengths = np.diff(offsets[block.start : block.stop + 1])
+            events[first:last] = self._order[
+                np.repeat(shifts[block], lengths) + np.arange(first, last)
+            ]
+        return events
 
     def padded(self, width: int, *, fill: int = -1) -> Rows:
         """The newest `width` events of each past as int64 [n, width], newest at the right end.
@@ -58,11 +94,47 @@ class Past:
             width: Columns, 0 or more; longer pasts lose their oldest events.
             fill: Stands to the left of shorter pasts.
         """
-        positions = self.offsets[1:, None] - np.arange(width, 0, -1)
-        present = positions >= self.offsets[:-1, None]
-        padded = np.full(positions.shape, fill, dtype=np.int64)
-        padded[present] = self.events[positions[present]]
+        padded = np.full((len(self), width), fill, dtype=np.int64)
+        if not (padded.size and len(self._order)):
+            return padded
+        columns, lengths = np.arange(width), self.lengths
+        windows = sliding_window_view(self._order, width) if len(self._order) >= width else None
+        for block in self._blocks(width):
+            begins = self._ends[block] - width
+            if windows is not None and begins.min() >= 0:
+                padded[block] = windows[begins]  # copies whole runs: twice as fast as single cells
+            else:
+                padded[block] = self._order.take(begins[:, None] + columns, mode="clip")
+            missing = columns < (width - lengths[block])[:, None]
+            np.copyto(padded[block], fill, where=missing)
         return padded
+
+    def _blocks(self, width: int) -> Iterator[slice]:
+        """Slices of targets that hold about `_BLOCK` cells."""
+        step = max(_BLOCK // max(width, 1), 1)
+        for start in range(0, len(self), step):
+            yield slice(start, min(start + step, len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Events that happened, sorted by (owner, time, row).
+
+    Attributes:
+        order: [happened], interaction row indices.
+        starts: int64 [owners + 1], first position of each owner in `order`.
+        owners: [rows], owner of every interaction row: its user, or its user and domain.
+        cuts: [rows], position in `order` behind the last event strictly earlier than the row.
+    """
+
+    order: Numbers
+    starts: Rows
+    owners: Numbers
+    cuts: Numbers
+
+    def bounds(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Positions where the past of each row starts and ends."""
+        return self.starts[self.owners[rows]], self.cuts[rows].astype(np.int64)
 
 
 class Histories:
@@ -70,54 +142,101 @@ class Histories:
 
     Args:
         users: Integers [events] >= 0, user of each interaction row.
-        times: Integers [events], unix seconds of each interaction row.
+        times: Integers [events], unix seconds (or steps) of each interaction row.
+        labels: Integers [events], 1 where the user liked it, else 0; needed for `only`.
+        domains: Integers or texts [events], for `within_domain`.
+        happened: bool [events]; False marks sampled events. They are nobody's past, but have one.
     """
 
-    def __init__(self, users: ArrayLike, times: ArrayLike) -> None:
-        row_users, row_times = _int64(users), _int64(times)
-        # lexsort is stable: events of one second stay in row order.
-        self._order = np.lexsort((row_times, row_users)).astype(np.int64)
-        self._users = row_users[self._order]
-        self._times = row_times[self._order]
-        n_users = int(self._users[-1]) + 1 if len(self._users) else 0
-        self._starts = np.searchsorted(self._users, np.arange(n_users + 1)).astype(np.int64)
-        self._group_starts = _group_starts(self._users, self._times)
+    def __init__(
+        self,
+        users: ArrayLike,
+        times: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        domains: ArrayLike | None = None,
+        happened: ArrayLike | None = None,
+    ) -> None:
+        self._users, self._times = _whole(users), _whole(times)
+        if len(self._users) and int(self._users.min()) < 0:
+            raise ValueError(f"users are numbered from 0, found {int(self._users.min())}")
+        self._labels = None if labels is None else np.asarray(labels)
+        self._domains = None if domains is None else np.asarray(domains)
+        self._happened = None if happened is None else np.asarray(happened, dtype=bool)
+        order, starts = order_by(self._users, times=self._times)
+        self._index = self._finished(order, starts, owners=self._users)
+        self._views: dict[tuple[Only, bool], tuple[Numbers, Numbers]] = {}
 
     @classmethod
     def from_interactions(cls, frame: pl.DataFrame) -> Self:
         """Index the interactions of `Tables`: row i of `frame` is event i everywhere."""
-        return cls(frame["user"].to_numpy(), frame["time"].to_numpy())
+        there = set(frame.columns)
+        return cls(
+            frame["user"].to_numpy(),
+            frame["time"].to_numpy(),
+            labels=frame["label"].to_numpy() if "label" in there else None,
+            domains=_domain_codes(frame["domain"]) if "domain" in there else None,
+            happened=~frame["sampled"].to_numpy() if "sampled" in there else None,
+        )
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._users)
 
-    def before(self, rows: ArrayLike, *, max_length: int | None = None) -> Past:
+    def before(
+        self,
+        rows: ArrayLike,
+        *,
+        max_length: int | None = None,
+        only: Only | None = None,
+        within_domain: bool = False,
+    ) -> Past:
         """Events of the same user strictly earlier than each row; ties are excluded.
 
         Args:
             rows: Integers [n], interaction row indices.
             max_length: Keep at most the most recent so many; all when None.
+            only: Keep likes or dislikes; everything when None.
+            within_domain: Keep events of the domain of the row.
 
         Raises:
             IndexError: a row is not an event (such as the -1 of a request that never happened).
+            UserError: `within_domain` without domains.
+            ValueError: `only` without labels, or another word.
         """
-        positions = self._positions_of(rows)
-        ends = self._group_starts[positions]
-        return self._past(self._starts[self._users[positions]], ends, max_length=max_length)
+        wanted = self._known(rows)
+        index = self._by_domain if within_domain else self._index
+        starts, ends = index.bounds(wanted)
+        if only is None:
+            return _newest(index.order, starts, ends, max_length=max_length)
+        order, running = self._view(only, within_domain=within_domain)
+        return _newest(order, running[starts], running[ends], max_length=max_length)
 
-    def at(self, users: ArrayLike, times: ArrayLike, *, max_length: int | None = None) -> Past:
+    def at(
+        self,
+        users: ArrayLike,
+        times: ArrayLike,
+        *,
+        max_length: int | None = None,
+        only: Only | None = None,
+    ) -> Past:
         """Events of each user strictly before each moment; the pairs need not be events.
 
         Args:
             users: Integers [n]; a user without events has an empty past.
             times: Integers [n], unix seconds.
             max_length: Keep at most the most recent so many; all when None.
+            only: Keep likes or dislikes; everything when None.
+
+        Raises:
+            ValueError: `only` without labels, or another word.
         """
-        wanted, moments = np.broadcast_arrays(_int64(users), _int64(times))
-        starts, stops = self._bounds(wanted)
-        ranks = np.searchsorted(self._moments, moments)
-        ends = np.searchsorted(self._keys, wanted * (len(self._moments) + 1) + ranks)
-        return self._past(starts, np.clip(ends, starts, stops), max_length=max_length)
+        wanted, moments = np.broadcast_arrays(_whole(users), _whole(times))
+        starts, ends = self._bounds(wanted)
+        ends = _bisect(self._sorted_times, moments, starts, ends)
+        if only is None:
+            return _newest(self._index.order, starts, ends, max_length=max_length)
+        order, running = self._view(only, within_domain=False)
+        return _newest(order, running[starts], running[ends], max_length=max_length)
 
     def counts(self, rows: ArrayLike) -> Rows:
         """int64 [n], number of strictly earlier events of the same user per row.
@@ -125,8 +244,8 @@ class Histories:
         Raises:
             IndexError: a row is not an event.
         """
-        positions = self._positions_of(rows)
-        return self._group_starts[positions] - self._starts[self._users[positions]]
+        starts, ends = self._index.bounds(self._known(rows))
+        return ends - starts
 
     def oldest(self, users: ArrayLike, *, counts: ArrayLike) -> Past:
         """The first `counts[i]` events of user i.
@@ -138,68 +257,160 @@ class Histories:
             users: Integers [n].
             counts: Integers [n] >= 0.
         """
-        wanted, limits = np.broadcast_arrays(_int64(users), _int64(counts))
+        wanted, limits = np.broadcast_arrays(_whole(users), _whole(counts).astype(np.int64))
         starts, stops = self._bounds(wanted)
         cuts = np.minimum(starts + np.maximum(limits, 0), stops)
         inside = cuts < stops
-        cuts[inside] = self._group_starts[cuts[inside]]
-        return self._past(starts, cuts, max_length=None)
+        cuts[inside] = self._index.cuts[self._index.order[cuts[inside]]]
+        return Past.view(self._index.order, starts, cuts)
 
     @cached_property
-    def _places(self) -> Rows:
-        places = np.empty_like(self._order)
-        places[self._order] = np.arange(len(self._order))
-        return places
-
-    @cached_property
-    def _moments(self) -> Rows:
-        return np.unique(self._times)
-
-    @cached_property
-    def _keys(self) -> Rows:
-        """One sorted number per event, user first and rank of the time second."""
-        ranks = np.searchsorted(self._moments, self._times)
-        return self._users * (len(self._moments) + 1) + ranks
-
-    def _positions_of(self, rows: ArrayLike) -> Rows:
-        wanted = _int64(rows)
-        outside = (wanted < 0) | (wanted >= len(self))
-        if outside.any():
-            raise IndexError(
-                f"row {int(wanted[outside][0])} is not an event; rows are 0 to {len(self) - 1}"
+    def _by_domain(self) -> _Index:
+        """The same index by user and domain."""
+        if self._domains is None:
+            raise UserError(
+                "histories within a domain were asked for, but the interactions have no domain.",
+                remedy="Name the column as data.columns.domain, or take histories of all domains.",
             )
-        return self._places[wanted]
+        codes = _compact(self._domains)
+        by_time, _ = order_by(codes, times=self._times)
+        within, _ = order_by(self._users[by_time])
+        order = by_time[within]
+        fresh = _changes(self._users[order]) | _changes(codes[order])
+        starts = np.append(np.flatnonzero(fresh), len(order)).astype(np.int64)
+        owners = np.empty(len(order), dtype=order.dtype)
+        owners[order] = np.cumsum(fresh, dtype=order.dtype) - 1
+        return self._finished(order, starts, owners=owners)
 
-    def _bounds(self, users: Rows) -> tuple[Rows, Rows]:
+    @cached_property
+    def _sorted_times(self) -> Numbers:
+        return self._times[self._index.order]
+
+    def _finished(self, order: Numbers, starts: Rows, *, owners: Numbers) -> _Index:
+        """Find the cut of every row, then leave out what never happened."""
+        fresh = _changes(self._times[order])
+        fresh[starts[:-1][np.diff(starts) > 0]] = True
+        positions = np.arange(len(order), dtype=order.dtype)
+        positions[~fresh] = 0
+        np.maximum.accumulate(positions, out=positions)
+        if self._happened is not None:
+            kept = self._happened[order]
+            running = _running(kept, dtype=order.dtype)
+            positions, starts = running[positions], running[starts].astype(np.int64)
+        cuts = np.empty_like(positions)
+        cuts[order] = positions
+        return _Index(order if self._happened is None else order[kept], starts, owners, cuts)
+
+    def _view(self, only: Only, *, within_domain: bool) -> tuple[Numbers, Numbers]:
+        """Events of one label in order, and how many of them precede each position."""
+        if only not in _LABELS:
+            raise ValueError(f"only = {only!r}; it is one of {', '.join(_LABELS)}")
+        if self._labels is None:
+            raise ValueError(f"only = {only!r} needs labels")
+        key = (only, within_domain)
+        if key not in self._views:
+            order = (self._by_domain if within_domain else self._index).order
+            chosen = (self._labels == _LABELS[only])[order]
+            self._views[key] = order[chosen], _running(chosen, dtype=order.dtype)
+        return self._views[key]
+
+    def _known(self, rows: ArrayLike) -> Rows:
+        wanted = _whole(rows).astype(np.int64, copy=False)
+        if len(wanted) and (int(wanted.min()) < 0 or int(wanted.max()) >= len(self)):
+            wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
+            raise IndexError(f"row {int(wrong)} is not an event; rows are 0 to {len(self) - 1}")
+        return wanted
+
+    def _bounds(self, users: Numbers) -> tuple[Rows, Rows]:
         """First position and end position of each user; equal for a user without events."""
-        known = (users >= 0) & (users < len(self._starts) - 1)
-        safe = np.where(known, users, 0)
-        if len(self._starts) < 2:
+        starts = self._index.starts
+        known = (users >= 0) & (users < len(starts) - 1)
+        safe = np.where(known, users, 0).astype(np.int64)
+        if len(starts) < 2:
             return np.zeros_like(safe), np.zeros_like(safe)
-        starts = self._starts[safe]
-        return starts, np.where(known, self._starts[safe + 1], starts)
-
-    def _past(self, starts: Rows, ends: Rows, *, max_length: int | None) -> Past:
-        if max_length is not None:
-            starts = np.maximum(starts, ends - max(max_length, 0))
-        lengths = ends - starts
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return Past(offsets, self._order[np.repeat(starts, lengths) + within])
+        return starts[safe], np.where(known, starts[safe + 1], starts[safe])
 
 
-def _int64(values: ArrayLike) -> Rows:
+def order_by(keys: Numbers, *, times: Numbers | None = None) -> tuple[Numbers, Rows]:
+    """Sort rows by (key, time, row) with a counting sort.
+
+    Args:
+        keys: Integers [n] >= 0, not much larger than n, such as users or items.
+        times: Integers [n]; without them rows stand in the order of time already.
+
+    Returns:
+        Row indices [n] in sorted order (int32 where they fit), and the first position of each key,
+        int64 [largest key + 2].
+    """
+    first: Numbers | None = None
+    if times is not None and len(times) and not bool((times[1:] >= times[:-1]).all()):
+        first = np.argsort(times, kind="stable")
+        keys = keys[first]
+    height, width = len(keys), int(keys.max()) + 1 if len(keys) else 0
+    if not height:
+        return np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
+    # Transposing a matrix with one entry per row is a stable counting sort in compiled code.
+    dtype = np.int32 if max(height, width) < np.iinfo(np.int32).max else np.int64
+    pointers = np.arange(height + 1, dtype=dtype)
+    entries = (np.ones(height, dtype=np.int8), keys.astype(dtype, copy=False), pointers)
+    columns = sparse.csr_array(entries, shape=(height, width)).tocsc()
+    order: Numbers = columns.indices
+    if first is not None:
+        order = first[order].astype(order.dtype)
+    return order, columns.indptr.astype(np.int64)
+
+
+def _newest(order: Numbers, starts: Numbers, ends: Numbers, *, max_length: int | None) -> Past:
+    first, last = starts.astype(np.int64, copy=False), ends.astype(np.int64, copy=False)
+    if max_length is not None:
+        first = np.maximum(first, last - max(max_length, 0))
+    return Past.view(order, first, last)
+
+
+def _bisect(values: Numbers, wanted: Numbers, starts: Rows, ends: Rows) -> Rows:
+    """First position in each sorted slice `values[start:end]` that is not below `wanted`."""
+    low, high = starts.copy(), ends.copy()
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        smaller = searching & (values[np.where(searching, middle, 0)] < wanted)
+        low = np.where(smaller, middle + 1, low)
+        high = np.where(searching & ~smaller, middle, high)
+    return low
+
+
+def _running(chosen: NDArray[np.bool_], *, dtype: np.dtype[Any]) -> Numbers:
+    """[n + 1], how many are chosen before each position."""
+    running = np.zeros(len(chosen) + 1, dtype=dtype)
+    np.cumsum(chosen, out=running[1:], dtype=dtype)
+    return running
+
+
+def _changes(values: Numbers) -> NDArray[np.bool_]:
+    """True where a value differs from the one before it, and at the first."""
+    changes = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=changes[1:])
+    return changes
+
+
+def _domain_codes(domains: pl.Series) -> Numbers:
+    """Number of each domain; events without one share a number of their own."""
+    codes = domains if domains.dtype.is_integer() else domains.rank("dense")
+    if domains.dtype in (pl.Enum, pl.Categorical):
+        codes = domains.to_physical()
+    return (codes.cast(pl.Int32) + 1).fill_null(0).to_numpy()
+
+
+def _compact(values: NDArray[Any]) -> Numbers:
+    """Equal numbers for equal values, none below 0 or much above the count of values."""
+    if values.dtype.kind in "iu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if low >= 0 and high <= len(values):
+            return values
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _whole(values: ArrayLike) -> Numbers:
     array = np.atleast_1d(np.asarray(values))
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"whole numbers are needed, found {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _group_starts(users: Rows, times: Rows) -> Rows:
-    """int64 [events], position of the first event with the same user and time."""
-    if not len(users):
-        return np.zeros(0, dtype=np.int64)
-    first = np.ones(len(users), dtype=bool)
-    first[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
-    return np.maximum.accumulate(np.where(first, np.arange(len(users)), 0))
+    return array if array.size else array.astype(np.int64)

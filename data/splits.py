@@ -1,16 +1,13 @@
-"""Parting interactions into train, validation and test without looking ahead."""
+"""Which interactions teach, which select and which judge; made by `tastemaker.data.splitters`."""
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -18,10 +15,10 @@ from numpy.typing import NDArray
 
 from tastemaker.data.history import Histories
 from tastemaker.data.tables import Tables
-from tastemaker.errors import DataError, UnknownNameError, UserError, nearest
+from tastemaker.errors import DataError, UnknownNameError
 from tastemaker.stage import atomic_file
 
-__all__ = ["SPLITTERS", "Split", "global_time", "split_tables"]
+__all__ = ["PARTS", "Split"]
 
 PARTS = ("train", "valid", "test")
 Rows = NDArray[np.int64]
@@ -31,12 +28,18 @@ Rows = NDArray[np.int64]
 class Split:
     """Which interactions teach, which select, which judge.
 
+    No row is in two parts. A row is in none only where the splitter says so in `notes`.
+
     Attributes:
         tables: What is split.
         train: int64, sorted row indices into `tables.interactions`.
         valid: Likewise.
         test: Likewise.
-        boundaries: First moment of `valid` and of `test`, unix seconds.
+        boundaries: First moment of `valid` and of `test`, unix seconds (or steps); empty where
+            every user has their own.
+        name: The splitter that made it.
+        options: What the splitter was told, its seed included where it uses one.
+        notes: What to know about it, one sentence each.
     """
 
     tables: Tables
@@ -44,6 +47,9 @@ class Split:
     valid: Rows
     test: Rows
     boundaries: Mapping[str, int]
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def histories(self) -> Histories:
@@ -61,18 +67,55 @@ class Split:
         rows: Rows = getattr(self, name)
         return rows
 
+    def cold_users(self, part: str) -> NDArray[np.bool_]:
+        """Whether the user of each row of the part has no train event, bool [n]."""
+        return self._cold(part, "user", count=self.tables.n_users)
+
+    def cold_items(self, part: str) -> NDArray[np.bool_]:
+        """Whether the item of each row of the part has no train event, bool [n]."""
+        return self._cold(part, "item", count=self.tables.n_items)
+
+    def leaky_rows(self, part: str) -> NDArray[np.bool_]:
+        """Whether train holds events of other users at or after the moment of each row, bool [n].
+
+        Whoever trains on them knows, at that moment, what others did later: which films will be
+        watched, say. Splits by global time have no such rows.
+        """
+        rows = self.part(part)
+        users, times = self._column("user"), self._column("time")
+        if not len(self.train):
+            return np.zeros(len(rows), dtype=bool)
+        train_times = times[self.train]
+        newest = int(train_times.max())
+        owner = users[self.train[int(train_times.argmax())]]
+        others = train_times[users[self.train] != owner]
+        leaky = times[rows] <= newest
+        own = users[rows] == owner
+        leaky[own] = times[rows[own]] <= others.max() if len(others) else False
+        return leaky
+
     def save(self, folder: Path) -> None:
-        """Write `split.parquet` (row, part) and `split.json` into `folder`."""
-        rows = np.concatenate([self.part(name) for name in PARTS])
-        parts = np.repeat(PARTS, [len(self.part(name)) for name in PARTS])
+        """Write `split.parquet` (row, part, cold_user, cold_item) and `split.json`."""
+        codes = np.repeat(np.arange(len(PARTS), dtype=np.uint8), [len(self.part(p)) for p in PARTS])
+        frame = pl.DataFrame(
+            {
+                "row": np.concatenate([self.part(part) for part in PARTS]),
+                "part": pl.Series(PARTS, dtype=pl.Enum(PARTS)).gather(codes),
+                "cold_user": np.concatenate([self.cold_users(part) for part in PARTS]),
+                "cold_item": np.concatenate([self.cold_items(part) for part in PARTS]),
+            }
+        )
         with atomic_file(folder / "split.parquet") as handle:
-            pl.DataFrame({"row": rows, "part": parts}).write_parquet(handle)
+            frame.write_parquet(handle)
         about = {
+            "name": self.name,
+            "options": dict(self.options),
             "boundaries": dict(self.boundaries),
             "interactions": self.tables.interactions.height,
+            "notes": list(self.notes),
         }
         with atomic_file(folder / "split.json") as handle:
-            handle.write(json.dumps(about, indent=1).encode())
+            handle.write(json.dumps(about, indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, folder: Path, tables: Tables) -> Self:
@@ -83,9 +126,10 @@ class Split:
         """
         try:
             about = json.loads((folder / "split.json").read_text(encoding="utf-8"))
-            frame = pl.read_parquet(folder / "split.parquet")
-            made_for, boundaries = about["interactions"], about["boundaries"]
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            frame = pl.read_parquet(folder / "split.parquet", columns=["row", "part"])
+            told = {key: about[key] for key in ("name", "options", "boundaries")}
+            made_for, notes = about["interactions"], tuple(about["notes"])
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"{folder}: holds no readable split ({error}).", remedy="Run the data stage again."
             ) from None
@@ -95,90 +139,18 @@ class Split:
                 f"the tables have {tables.interactions.height}.",
                 remedy="Run the data stage again.",
             )
-        parts = {name: frame.filter(pl.col("part") == name)["row"].to_numpy() for name in PARTS}
-        return cls(tables, **parts, boundaries=boundaries)
-
-
-def global_time(tables: Tables, *, valid_from: float | str, test_from: float | str) -> Split:
-    """Cut at the same two moments for everyone, as a deployed system meets its data.
-
-    Interactions of one second never straddle a cut: the second in which the wanted share is reached
-    belongs to the later part.
-
-    Args:
-        tables: What to split.
-        valid_from: Share of rows before validation (above 0, below 1), or an ISO date (UTC).
-        test_from: Likewise for the test part; later than `valid_from`.
-
-    Raises:
-        DataError: a part would be empty.
-        UserError: neither a share nor a date.
-    """
-    times = tables.interactions["time"].to_numpy()
-    cuts = {
-        "valid": _moment(times, valid_from, option="valid_from"),
-        "test": _moment(times, test_from, option="test_from"),
-    }
-    edges = np.searchsorted(times, [cuts["valid"], cuts["test"]])
-    bounds = [0, *(int(edge) for edge in edges), len(times)]
-    for name, start, stop in zip(PARTS, bounds[:-1], bounds[1:], strict=True):
-        if start >= stop:
-            raise DataError(
-                f"the {name} part is empty: valid_from {valid_from} is {_iso(cuts['valid'])}, "
-                f"test_from {test_from} is {_iso(cuts['test'])}.",
-                allowed=f"interactions lie between {_iso(times[0])} and {_iso(times[-1])}.",
-                remedy="Choose valid_from earlier than test_from, both inside that span.",
-            )
-    train, valid, test = (np.arange(*pair, dtype=np.int64) for pair in pairwise(bounds))
-    return Split(tables, train, valid, test, boundaries=cuts)
-
-
-SPLITTERS: dict[str, Callable[..., Split]] = {"global_time": global_time}
-
-
-def split_tables(tables: Tables, name: str, **options: float | str) -> Split:
-    """Split by the splitter called `name`.
-
-    Raises:
-        UnknownNameError: no such splitter.
-        UserError: it has no such option, or needs one that is missing.
-        DataError: a part would be empty.
-    """
-    if name not in SPLITTERS:
-        raise UnknownNameError("splitter", name, SPLITTERS)
-    known = list(inspect.signature(SPLITTERS[name]).parameters)[1:]
-    for option in options.keys() ^ set(known):
-        close = nearest(option, known) if option in options else None
-        state = "has no" if option in options else "needs the"
-        raise UserError(
-            f"splitter '{name}' {state} option '{option}'"
-            + (f"; did you mean '{close}'?" if close else "."),
-            allowed=f"options: {', '.join(known)}",
+        train, valid, test = (
+            frame.filter(pl.col("part") == name)["row"].to_numpy() for name in PARTS
         )
-    return SPLITTERS[name](tables, **options)
+        return cls(tables, train, valid, test, **told, notes=notes)
 
+    def _column(self, name: str) -> NDArray[Any]:
+        return self.tables.interactions[name].to_numpy()
 
-def _moment(times: Rows, wanted: float | str, *, option: str) -> int:
-    """Unix second of a cut given as a share of rows or as a date."""
-    if isinstance(wanted, str):
-        try:
-            moment = datetime.fromisoformat(wanted)
-        except ValueError:
-            raise _bad_cut(wanted, option) from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(-(-moment.timestamp() // 1))
-    if not 0 < wanted < 1:
-        raise _bad_cut(wanted, option)
-    # 0.29 * 100 is a hair below 29.
-    return int(times[int(wanted * len(times) + 1e-6)])
-
-
-def _bad_cut(wanted: float | str, option: str) -> UserError:
-    return UserError(
-        f"{option} = {wanted!r} is neither a share nor a date.",
-        allowed="a number above 0 and below 1, or a date such as 2015-01-31",
-    )
-
-
-def _iso(second: int) -> str:
-    return datetime.fromtimestamp(int(second), UTC).strftime("%Y-%m-%d %H:%M:%S")
+    def _cold(self, part: str, column: str, *, count: int) -> NDArray[np.bool_]:
+        values, train = self._column(column), self.train
+        if "sampled" in self.tables.interactions.columns:
+            train = train[~self._column("sampled")[train]]
+        warm = np.zeros(count, dtype=bool)
+        warm[values[train]] = True
+        return ~warm[values[self.part(part)]]

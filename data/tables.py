@@ -15,17 +15,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import polars as pl
 
-from tastemaker.data.checks import Problems, RawTable, as_ids, as_numbers, as_times, harmonise
-from tastemaker.data.schema import Schema
+from tastemaker.data.checks import Problems, RawTable
+from tastemaker.data.columns import (
+    RawTables,
+    check_columns,
+    entity_features,
+    event_features,
+    event_values,
+)
+from tastemaker.data.entities import EntityIds
+from tastemaker.data.numbering import event_order
+from tastemaker.data.schema import Policies, Schema
 from tastemaker.errors import DataError, UserError, nearest
 from tastemaker.stage import atomic_file
 
 __all__ = ["Tables", "build_tables"]
 
 _FRAMES = ("users", "items", "interactions")
-_ORDER = ["time", "user", "item", "rating", "label"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +45,14 @@ class Tables:
         users: `user` int32 (row i has user i), `user_id` (Int64 or String), other columns as read.
         items: `item` int32 (row i has item i), `item_id`, `title` (never null, never empty), other
             columns as read.
-        interactions: `user` int32, `item` int32, `time` int64 (unix seconds), `rating` float32,
-            `label` int8 (1 = like); sorted by (time, user, item).
+        interactions: `user` int32, `item` int32, `time` int64 (unix seconds, or steps when
+            `schema.is_clock` is false), `rating` float32, `label` int8 (1 = like), `domain` Enum
+            (where the schema names one), `sampled` bool (where negatives were drawn: true for
+            events that never happened), declared features; sorted by (time, user, item).
         schema: Names of the columns in the files.
         source: Name of the data shown to people.
         licence: Licence line of the data; may be empty.
+        notes: What was dropped, kept or odd, one sentence each.
     """
 
     users: pl.DataFrame
@@ -49,6 +61,7 @@ class Tables:
     schema: Schema
     source: str
     licence: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -94,7 +107,12 @@ class Tables:
         for name in _FRAMES:
             with atomic_file(folder / f"{name}.parquet") as handle:
                 getattr(self, name).write_parquet(handle)
-        about = {"schema": self.schema.to_dict(), "source": self.source, "licence": self.licence}
+        about = {
+            "schema": self.schema.to_dict(),
+            "source": self.source,
+            "licence": self.licence,
+            "notes": list(self.notes),
+        }
         with atomic_file(folder / "schema.json") as handle:
             handle.write(json.dumps(about, indent=1, ensure_ascii=False).encode())
 
@@ -109,20 +127,30 @@ class Tables:
             about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
             frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _FRAMES}
             schema = Schema.from_dict(about["schema"])
+            notes = tuple(about["notes"])
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"{folder}: holds no readable tables ({error}).",
                 remedy="Run the data stage again.",
             ) from None
-        return cls(**frames, schema=schema, source=about["source"], licence=about["licence"])
+        return cls(
+            users=frames["users"],
+            items=frames["items"],
+            interactions=frames["interactions"],
+            schema=schema,
+            source=about["source"],
+            licence=about["licence"],
+            notes=notes,
+        )
 
 
 def build_tables(
-    interactions: pl.DataFrame,
+    interactions: pl.DataFrame | RawTable,
     *,
-    items: pl.DataFrame | None = None,
-    users: pl.DataFrame | None = None,
+    items: pl.DataFrame | RawTable | None = None,
+    users: pl.DataFrame | RawTable | None = None,
     schema: Schema,
+    policies: Policies | None = None,
     names: Mapping[str, str] | None = None,
     source: str = "tables",
     licence: str = "",
@@ -138,111 +166,94 @@ def build_tables(
         items: One row per item.
         users: One row per user.
         schema: Names of the columns.
+        policies: What happens to unknown ids and repeated events; an error when None.
         names: What messages call the tables: `{"interactions": "ratings.csv", …}`.
         source: Name of the data shown to people.
         licence: Licence line of the data.
 
     Raises:
-        DataError: missing column, empty id, bad number or time, repeated id, unknown id, no rows.
+        TablesError: missing column, empty id, bad number or time, repeated id, unknown id, repeated
+            event, broken text, no rows; all of them in one message.
     """
-    called = {name: name for name in _FRAMES} | dict(names or {})
+    raw = _named(interactions, items, users, names=names or {})
+    policies = policies or Policies()
     problems = Problems()
-    events = RawTable(called["interactions"], interactions)
-    catalogue = None if items is None else RawTable(called["items"], items)
-    people = None if users is None else RawTable(called["users"], users)
+    check_columns(raw, schema=schema, problems=problems)
+    complete = not problems.found
 
-    _check_columns(events, catalogue, people, schema=schema, problems=problems)
-    event_items, item_ids = _read_ids(events, catalogue, column=schema.item, problems=problems)
-    event_users, user_ids = _read_ids(events, people, column=schema.user, problems=problems)
-    values = _read_values(events, schema=schema, problems=problems)
+    item_ids = EntityIds("item", raw.interactions, raw.items, column=schema.item, problems=problems)
+    user_ids = EntityIds("user", raw.interactions, raw.users, column=schema.user, problems=problems)
+    values, resolved = event_values(raw, schema=schema, spread=item_ids.spread, problems=problems)
+    values += event_features(raw, schema=schema, problems=problems)
+    kept = item_ids.settle(policies.unknown_items, problems)
+    kept &= user_ids.settle(policies.unknown_users, problems)
+    item_features = entity_features(raw.items, "item", schema=schema, problems=problems)
+    user_features = entity_features(raw.users, "user", schema=schema, problems=problems)
+    events = pl.DataFrame([user_ids.column, item_ids.column, *values])
+    if complete:
+        events = _ordered(events, kept=kept, raw=raw, policy=policies.duplicates, problems=problems)
     problems.check()
 
-    item_frame = _numbered(item_ids, catalogue, noun="item", schema=schema)
-    user_frame = _numbered(user_ids, people, noun="user", schema=schema)
-    numbers = [
-        _dense(event_users, user_frame["user_id"]).alias("user"),
-        _dense(event_items, item_frame["item_id"]).alias("item"),
-    ]
-    rows = pl.DataFrame([*numbers, *values]).sort(_ORDER)
-    return Tables(user_frame, item_frame, rows, schema=schema, source=source, licence=licence)
+    titled = pl.col("title").fill_null(pl.col("item_id").cast(pl.String))
+    return Tables(
+        users=user_ids.frame(user_features),
+        items=item_ids.frame(item_features).with_columns(titled),
+        interactions=events,
+        schema=resolved,
+        source=source,
+        licence=licence,
+        notes=(*item_ids.notes, *user_ids.notes, *problems.notes, *problems.warnings),
+    )
 
 
-def _check_columns(
-    events: RawTable,
-    catalogue: RawTable | None,
-    people: RawTable | None,
+def _named(
+    interactions: pl.DataFrame | RawTable,
+    items: pl.DataFrame | RawTable | None,
+    users: pl.DataFrame | RawTable | None,
     *,
-    schema: Schema,
-    problems: Problems,
-) -> None:
-    needed = (schema.user, schema.item, schema.time, schema.rating, schema.label.column)
-    problems.need(events, needed)
-    if catalogue is not None:
-        problems.need(catalogue, (schema.item, schema.title, *schema.text))
-        taken = {"item", "item_id", "title"} - {schema.item, schema.title}
-        problems.avoid(catalogue, taken)
-    elif schema.text:
-        problems.add(f"text columns {', '.join(schema.text)} are named, but no table of items is.")
-    if people is not None:
-        problems.need(people, (schema.user,))
-        problems.avoid(people, {"user", "user_id"} - {schema.user})
+    names: Mapping[str, str],
+) -> RawTables:
+    """Tables with the names that messages call them by."""
+
+    def named(table: pl.DataFrame | RawTable, name: str) -> RawTable:
+        return table if isinstance(table, RawTable) else RawTable(names.get(name, name), table)
+
+    return RawTables(
+        named(interactions, "interactions"),
+        None if items is None else named(items, "items"),
+        None if users is None else named(users, "users"),
+    )
 
 
-def _read_ids(
-    events: RawTable, table: RawTable | None, *, column: str, problems: Problems
-) -> tuple[pl.Series, pl.Series]:
-    """Ids of the events, and ids of the entities in the order of their table."""
-    used = as_ids(events, column, problems=problems)
-    if table is None:
-        (used,) = harmonise([used])
-        return used, used.drop_nulls().unique()
-    known = as_ids(table, column, problems=problems)
-    used, known = harmonise([used, known])
-    repeated = known.is_not_null() & ~known.is_first_distinct()
-    problems.add_cells(table, column, bad=repeated, complaint="is there twice")
-    if table.has(column):
-        unknown = used.is_not_null() & used.is_first_distinct() & ~used.is_in(known.implode())
-        problems.add_cells(events, column, bad=unknown, complaint=f"is not in {table.name}")
-    return used, known
-
-
-def _read_values(events: RawTable, *, schema: Schema, problems: Problems) -> list[pl.Series]:
-    """Columns time, rating and label of the interactions."""
-    times = as_times(events, schema.time, problems=problems).alias("time")
-    ratings = as_numbers(events, schema.rating, problems=problems)
-    judged = ratings
-    if schema.label.column != schema.rating:
-        judged = as_numbers(events, schema.label.column, problems=problems)
-    labels = schema.label.apply(judged.alias(schema.label.column).to_frame())
-    return [times, ratings.cast(pl.Float32).alias("rating"), labels]
-
-
-def _numbered(ids: pl.Series, table: RawTable | None, *, noun: str, schema: Schema) -> pl.DataFrame:
-    """Entities sorted by external id; their number is the row."""
-    columns = [ids.alias(f"{noun}_id")]
-    if noun == "item":
-        columns.append(_titles(ids, table, column=schema.title))
-    if table is not None:
-        own = {schema.item, schema.title} if noun == "item" else {schema.user}
-        columns += [column for column in table.frame if column.name not in own]
-    numbers = pl.int_range(pl.len(), dtype=pl.Int32).alias(noun)
-    return pl.DataFrame(columns).sort(f"{noun}_id").select(numbers, pl.all())
-
-
-def _titles(ids: pl.Series, table: RawTable | None, *, column: str) -> pl.Series:
-    names = ids.cast(pl.String)
-    if table is not None:
-        given = table.cells(column).cast(pl.String)
-        named = (given.str.strip_chars() != "").fill_null(False)
-        names = given.zip_with(named, names)
-    return names.alias("title")
-
-
-def _dense(ids: pl.Series, known: pl.Series) -> pl.Series:
-    """Position of each id in `known`, int32."""
-    places = pl.DataFrame({"id": known}).with_row_index("place")
-    found = ids.alias("id").to_frame().join(places, on="id", how="left", maintain_order="left")
-    return found["place"].cast(pl.Int32)
+def _ordered(
+    events: pl.DataFrame, *, kept: pl.Series, raw: RawTables, policy: str, problems: Problems
+) -> pl.DataFrame:
+    """Events that stay, in their one order, repeated ones treated."""
+    rows = None
+    if not kept.all():
+        rows = kept.arg_true().to_numpy()
+        events = events.filter(kept)
+    if not events.height:
+        problems.add("no interaction is left.", remedy="Look at data.policies and the ids.")
+        return events
+    if events.select(pl.any_horizontal(pl.col("time", "user", "item").null_count() > 0)).item():
+        return events  # bad cells, noted before
+    order, again = event_order(events)
+    if again.any() and policy == "error":
+        repeated = np.zeros(raw.interactions.frame.height, dtype=bool)
+        places = order.filter(pl.Series(again)).to_numpy()
+        repeated[places if rows is None else rows[places]] = True
+        problems.add_cells(
+            raw.interactions,
+            raw.interactions.columns[0],
+            bad=pl.Series(repeated),
+            complaint="begins a row that repeats user, item, time and rating of another",
+            remedy="Remove it, or choose drop or keep for data.policies.duplicates.",
+        )
+    if again.any() and policy == "drop":
+        order = order.filter(pl.Series(~again))
+        problems.notes.append(f"{int(again.sum()):,} repeated interactions are dropped.")
+    return events.select(pl.all().gather(order))
 
 
 def _numbers_by_text(ids: pl.Series) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: docs/cli.md, docs/methods.md, docs/templates.md.
+"""Write the pages that come from the code: commands, data sets, methods, templates.
 
 With `--check` nothing is written; pages that differ are named and the exit code is 1.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 
 from tastemaker.cli import COMMANDS, cli
+from tastemaker.data.builtin.base import BuiltinDataset, builtin_names, find_builtin
+from tastemaker.data.builtin.files import RemoteFile
 from tastemaker.prompts.template import find_template, template_names
 from tastemaker.registry import load, names
 
@@ -21,7 +23,12 @@ NOTE = "<!-- Written by docs/generate.py; run `make docs` after a change. -->\n"
 
 def main() -> int:
     """Write or check all pages; returns the exit code."""
-    pages = {"cli.md": cli_page(), "methods.md": methods_page(), "templates.md": templates_page()}
+    pages = {
+        "cli.md": cli_page(),
+        "datasets.md": datasets_page(),
+        "methods.md": methods_page(),
+        "templates.md": templates_page(),
+    }
     check = "--check" in sys.argv[1:]
     stale = []
     for name, text in pages.items():
@@ -52,6 +59,34 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def datasets_page() -> str:
+    """Every built-in data set with its terms, files, columns and what is left out of it."""
+    parts = [
+        f"{NOTE}\n# Built-in data sets\n",
+        "Write `data: {source: NAME}` in a recipe. `tastemaker data fetch NAME` brings the files, "
+        "or says where to put them.\n",
+    ]
+    families: dict[str, list[BuiltinDataset]] = {}
+    for name in builtin_names():
+        families.setdefault(name.partition(":")[0], []).append(find_builtin(name))
+    for family, members in families.items():
+        parts.append(f"## {family}\n")
+        for text in (
+            lambda one: one.url,
+            lambda one: one.licence,
+            lambda one: "; ".join(f"`{key}` {said}" for key, said in one.columns.items()) + ".",
+            lambda one: f"Likes: `{one.schema.label}`.",
+            lambda one: f"Left out: {one.left_out}." if one.left_out else "",
+            lambda one: f"Comes with `{one.install}`." if one.install else "",
+        ):
+            said = dict.fromkeys(text(one) for one in members)
+            parts.extend(f"{line}\n" for line in said if line)
+        for one in members:
+            parts.extend(_file_line(one.name, file) for file in one.files)
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
 def methods_page() -> str:
     """One row per published method."""
     rows = ["| name | method | venue | idea | stages |", "|---|---|---|---|---|"]
@@ -71,6 +106,13 @@ def templates_page() -> str:
         parts.append(f"## {name}\n\n{template.task}\n\nReference: {template.reference}\n")
         parts.append(f"{fields}\n\n```jinja\n{template.source.strip()}\n```\n")
     return "\n".join(parts)
+
+
+def _file_line(name: str, file: RemoteFile) -> str:
+    place = f"<{file.url}>" if file.url else "to be asked for at the page above"
+    proof = f", `{file.checksum}`" if file.checksum else ", no published checksum"
+    needed = " (not needed)" if file.optional else ""
+    return f"* `{name}`: `{file.name}`{needed}, {place}{proof}"
 
 
 def _help(command: click.Command, *, parent: click.Context, name: str, depth: int) -> Iterator[str]:

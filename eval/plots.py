@@ -23,25 +23,34 @@ from matplotlib.ticker import MaxNLocator
 from tastemaker.eval.compare import Comparison
 from tastemaker.eval.wording import better, clean, title_of
 
-__all__ = ["Curve", "curves_figure", "forest_figure"]
+__all__ = [
+    "ACCENT",
+    "MUTED",
+    "STYLE",
+    "WIDTH",
+    "Curve",
+    "curves_figure",
+    "forest_figure",
+    "svg",
+]
 
 # Colours that nothing else uses, exchanged for CSS variables after drawing.
-_INK, _MUTED, _GRID, _ACCENT = "#010001", "#010002", "#010003", "#010004"
+_INK, MUTED, _GRID, ACCENT = "#010001", "#010002", "#010003", "#010004"
 _SERIES = ("#010011", "#010012", "#010013", "#010014", "#010015", "#010016")
 _VARIABLES = {
     _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
+    MUTED: "var(--muted)",
     _GRID: "var(--line)",
-    _ACCENT: "var(--accent)",
+    ACCENT: "var(--accent)",
     **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES, start=1)},
 }
-_WIDTH = 4.7  # inches; two figures stand side by side on a wide page
-_STYLE: dict[str, Any] = {
+WIDTH = 4.7  # inches; two figures stand side by side on a wide page
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9.5,
     "text.color": _INK,
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.edgecolor": _GRID,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -51,9 +60,9 @@ _STYLE: dict[str, Any] = {
     "grid.color": _GRID,
     "grid.linewidth": 0.8,
     "xtick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
+    "xtick.labelcolor": MUTED,
     "ytick.color": _GRID,
-    "ytick.labelcolor": _MUTED,
+    "ytick.labelcolor": MUTED,
     "legend.frameon": False,
 }
 _TAG = re.compile(r"<[^>]+>")
@@ -83,26 +92,26 @@ class Curve:
 def forest_figure(comparison: Comparison, metric: str) -> Markup:
     """Each model's value and interval, and a line at the best trivial baseline."""
     models = comparison.models
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.7 + 0.42 * len(models)), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.42 * len(models)), layout="constrained")
         axes = figure.subplots()
         axes.grid(visible=False, axis="y")
         for place, model in enumerate(models):
             row = comparison.row(model, metric)
             trivial = model in comparison.trivial
-            colour = _MUTED if trivial else _ACCENT
+            colour = MUTED if trivial else ACCENT
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
             face = "none" if trivial else colour
             axes.plot([row.value], [place], "o", color=colour, markerfacecolor=face, markersize=6)
             _write_name(axes, model, place)
         baseline = _baseline(comparison, metric)
         if baseline is not None:
-            axes.axvline(baseline, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            axes.axvline(baseline, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
         axes.set_yticks([])
         axes.set_ylim(len(models) - 0.4, -0.6)
         axes.set_xlabel(f"{title_of(metric)} ({better(metric)})")
         axes.spines["left"].set_visible(False)
-        return _svg(figure, name=metric, label=f"{title_of(metric)} of each model with interval")
+        return svg(figure, name=metric, label=f"{title_of(metric)} of each model with interval")
 
 
 def curves_figure(curves: Sequence[Curve], *, name: str) -> Markup:
@@ -112,8 +121,8 @@ def curves_figure(curves: Sequence[Curve], *, name: str) -> Markup:
         curves: Of equal `panel`, at least one.
         name: Unique in the page; letters, digits and hyphens.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         axes = figure.subplots()
         handles = []
         for place, curve in enumerate(curves):
@@ -129,7 +138,7 @@ def curves_figure(curves: Sequence[Curve], *, name: str) -> Markup:
         # A leading underscore would hide the entry.
         names = [" ".join(_name_lines(curve.name)).lstrip("_") for curve in curves]
         axes.legend(handles, names, loc="best", fontsize=9)
-        return _svg(figure, name=name, label=curves[0].panel)
+        return svg(figure, name=name, label=curves[0].panel)
 
 
 def _baseline(comparison: Comparison, metric: str) -> float | None:
@@ -151,11 +160,17 @@ def _name_lines(name: str) -> list[str]:
     return textwrap.wrap(clean(name), 24, max_lines=2, placeholder="…", break_on_hyphens=False)
 
 
-def _svg(figure: Figure, *, name: str, label: str) -> Markup:
-    """An inline SVG without document header, metadata, fixed size or colours."""
+def svg(figure: Figure, *, name: str, label: str) -> Markup:
+    """An inline SVG without document header, metadata, fixed size or colours.
+
+    Args:
+        figure: Drawn in `STYLE`, with the colours of this module.
+        name: Unique in the page; letters, digits and hyphens.
+        label: What a screen reader says.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with warnings.catch_warnings(), matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with warnings.catch_warnings(), matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         # Only widths are measured with matplotlib's font; the browser draws the glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

@@ -10,11 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from tastemaker.data.hashing import hashed
+from tastemaker.data.negatives import Strategy, draw_negatives
 from tastemaker.data.splits import Split
 from tastemaker.errors import DataError
 from tastemaker.stage import atomic_file
 
-__all__ = ["Requests", "candidates", "requests"]
+__all__ = ["Requests", "candidates", "one_of_n", "requests"]
 
 _COLUMNS: dict[str, pl.DataType] = {
     "row": pl.Int64(),
@@ -23,6 +25,7 @@ _COLUMNS: dict[str, pl.DataType] = {
     "time": pl.Int64(),
     "cut": pl.Int64(),
     "label": pl.Int8(),
+    "group": pl.Int64(),
     "split": pl.String(),
 }
 
@@ -34,7 +37,9 @@ class Requests:
     Attributes:
         frame: Columns `row` int64 (interaction row index, -1 when not an event), `user` int32,
             `item` int32, `time` int64 (unix seconds), `cut` int64 (number of the user's events
-            strictly before `time`), `label` int8 (1, 0, or -1 when unknown), `split` str.
+            strictly before `time`), `label` int8 (1, 0, or -1 when unknown), `group` int64 (rows
+            that answer one question: all of a user, or one liked event and the items drawn beside
+            it, then the row index of that event), `split` str.
 
     Raises:
         DataError: the frame has other columns or types.
@@ -47,7 +52,8 @@ class Requests:
             raise DataError(
                 f"requests have the columns {dict(self.frame.schema)}.",
                 allowed=f"exactly {_COLUMNS}",
-                remedy="Build them with requests() or candidates().",
+                remedy="Run the data stage again, or build them with requests(), one_of_n() or "
+                "candidates().",
             )
 
     def __len__(self) -> int:
@@ -85,8 +91,13 @@ class Requests:
 
     @property
     def groups(self) -> NDArray[np.int32]:
-        """What within-group metrics group by and the bootstrap resamples: the users, int32 [n]."""
+        """What within-user metrics group by and the bootstrap resamples: the users, int32 [n]."""
         return self.users
+
+    @property
+    def questions(self) -> NDArray[np.int64]:
+        """Which rows are ranked against each other: the column `group`, int64 [n]."""
+        return self._column("group")
 
     def select(self, mask: ArrayLike) -> Requests:
         """The rows where `mask` (bool [n]) is true, in the same order."""
@@ -141,25 +152,75 @@ def requests(
     Raises:
         DataError: no row is left.
     """
-    rows = np.sort(split.part(part))
-    cuts = split.histories.counts(rows)
-    enough = cuts >= min_history
-    rows, cuts = rows[enough], cuts[enough]
-    if not len(rows):
-        raise DataError(
-            f"no row of the {part} part has {min_history} earlier events of its user.",
-            allowed=f"the part has {len(enough):,} rows",
-            remedy="Lower data.requests.min_history or move the borders of data.split.",
-        )
+    rows, cuts = _chosen(split, part, min_history=min_history, per_user=per_user, seed=seed)
     frame = split.tables.interactions[rows].select(
         pl.Series("row", rows, dtype=pl.Int64),
         pl.col("user", "item", "time"),
         pl.Series("cut", cuts, dtype=pl.Int64),
         pl.col("label"),
+        pl.col("user").cast(pl.Int64).alias("group"),
         pl.lit(part).alias("split"),
     )
-    chosen = Requests(frame)
-    return chosen if per_user is None else chosen.select(_sample(chosen.users, per_user, seed=seed))
+    return Requests(frame)
+
+
+def one_of_n(
+    split: Split,
+    part: Literal["valid", "test"],
+    *,
+    n: int,
+    strategy: Strategy,
+    seed: int,
+    min_history: int = 0,
+    per_user: int | None = None,
+) -> Requests:
+    """Put each liked row of a part among `n - 1` items that its user had not met by then.
+
+    Sampled ranking is not full ranking: chance alone finds the liked item among the first k in k/n
+    of the questions, and drawing by popularity gives other numbers than drawing uniformly. Within a
+    question the order of the rows is drawn, so that the place tells nothing.
+
+    Args:
+        split: Train, valid and test rows of the tables.
+        part: Which of them.
+        n: Items of a question, the liked one included.
+        strategy: `uniform`, or `popularity` by the events of the train part.
+        seed: Of all draws.
+        min_history: Liked rows whose user has fewer strictly earlier events are left out.
+        per_user: At most so many questions of each user; None keeps all.
+
+    Returns:
+        n rows per question, questions sorted by the row of the liked event, which is their `group`.
+        `row` is -1 for drawn items, whose label is 0.
+
+    Raises:
+        DataError: no liked row is left, or too few items to draw from.
+    """
+    rows, cuts = _chosen(
+        split, part, min_history=min_history, per_user=per_user, seed=seed, liked=True
+    )
+    events = split.tables.interactions
+    drawn = draw_negatives(
+        split.tables, rows, per_row=n - 1, strategy=strategy, seed=seed, counts_from=split.train
+    )
+    items = np.column_stack([events["item"].to_numpy()[rows], drawn]).ravel()
+    questions = np.repeat(rows, n)
+    liked = np.zeros(len(items), dtype=np.int8)
+    liked[::n] = 1
+    order = np.lexsort((hashed(questions, items, seed=seed), questions))
+    whole = pl.DataFrame(
+        {
+            "row": np.where(liked == 1, questions, -1),
+            "user": np.repeat(events["user"].to_numpy()[rows], n),
+            "item": items,
+            "time": np.repeat(events["time"].to_numpy()[rows], n),
+            "cut": np.repeat(cuts, n),
+            "label": liked,
+            "group": questions,
+        },
+        schema_overrides=_COLUMNS,
+    )
+    return Requests(whole[order].with_columns(pl.lit(part).alias("split")))
 
 
 def candidates(split: Split, user: int, *, items: ArrayLike, time: int) -> Requests:
@@ -178,9 +239,44 @@ def candidates(split: Split, user: int, *, items: ArrayLike, time: int) -> Reque
         "time": np.full(height, time),
         "cut": np.full(height, int(past.lengths[0])),
         "label": np.full(height, -1),
+        "group": np.full(height, user),
         "split": ["candidates"] * height,
     }
     return Requests(pl.DataFrame(values, schema_overrides=_COLUMNS).select(list(_COLUMNS)))
+
+
+def _chosen(
+    split: Split,
+    part: str,
+    *,
+    min_history: int,
+    per_user: int | None,
+    seed: int,
+    liked: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the part that are asked about, sorted, and their cuts.
+
+    Raises:
+        DataError: no row is left.
+    """
+    events = split.tables.interactions
+    rows = np.sort(split.part(part))
+    if liked:
+        rows = rows[events["label"].to_numpy()[rows] == 1]
+    cuts = split.histories.counts(rows)
+    enough = cuts >= min_history
+    if not enough.any():
+        kind = "liked row" if liked else "row"
+        raise DataError(
+            f"no {kind} of the {part} part has {min_history} earlier events of its user.",
+            allowed=f"the part has {len(enough):,} {kind}s",
+            remedy="Lower data.requests.min_history or move the borders of data.split.",
+        )
+    rows, cuts = rows[enough], cuts[enough]
+    if per_user is None:
+        return rows, cuts
+    kept = _sample(events["user"].to_numpy()[rows], per_user, seed=seed)
+    return rows[kept], cuts[kept]
 
 
 def _sample(users: NDArray[np.int32], per_user: int, *, seed: int) -> NDArray[np.bool_]:

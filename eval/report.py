@@ -6,18 +6,16 @@ content are left out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tastemaker.eval.compare import SMALLER_IS_BETTER, Comparison, Row
+from tastemaker.eval.page import page_environment
 from tastemaker.eval.plots import Curve, curves_figure, forest_figure
 from tastemaker.eval.text_table import render_markdown, render_table
 from tastemaker.eval.wording import (
@@ -42,11 +40,6 @@ __all__ = [
 ]
 
 _FOREST = ("auc", "within_user_auc")
-# What HTML forbids in text: control characters but tab and line feed, and half characters. The last
-# two ranges turn the direction of everything after them.
-_FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
-)
 
 
 @dataclass(frozen=True)
@@ -124,14 +117,7 @@ def render_report(data: ReportData) -> str:
     Every text is escaped, titles and model answers included; a content security policy in the page
     forbids loading anything.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
+    environment = page_environment()
     environment.filters.update(fact=_fact, duration=_duration)
     comparison = data.comparison
     return environment.get_template("page.html.j2").render(
@@ -220,10 +206,3 @@ def _duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {round(seconds) % 60} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _printable(value: Any) -> Any:
-    """Replace what a page cannot carry, or what would leave its own place."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)
-    return value

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 from tastemaker.data.tables import Tables
 from tastemaker.eval.protocol import Requests
@@ -77,6 +78,7 @@ class Method:
         contenders: These models, able to score, from a finished run.
         check: Raises a `UserError` when the recipe names something that does not exist.
         exhibits: What the report shows of a finished run.
+        audits: Stage name → verdicts on its artefact, derived by other means than the stage's own.
     """
 
     title: str
@@ -87,6 +89,7 @@ class Method:
     contenders: Callable[[Recipe, Run, Split], Sequence[Contender]]
     check: Callable[[Recipe], None]
     exhibits: Callable[[Run], Exhibits]
+    audits: Mapping[str, Callable[[Run, Split], Sequence[Finding]]] = field(default_factory=dict)
 
 
 def load_split(run: Run) -> Split:

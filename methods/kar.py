@@ -36,20 +36,23 @@ from tastemaker.agents.reasoning import (
     item_questions,
     user_questions,
 )
+from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, KnowledgeSample
+from tastemaker.methods.auditing import audit_knowledge_use, audit_recommender
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores, load_requests, load_split
 from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.encoders import check_encoder, load_encoder
 from tastemaker.models.layers.experts import HybridExpertAdaptor
 from tastemaker.models.vectors import Vectors
+from tastemaker.prompts.audit import audit_user_texts
 from tastemaker.prompts.template import find_template
 from tastemaker.recipe import EncodeConfig, KnowledgeConfig, ReasonConfig, Recipe, TrainConfig
 from tastemaker.registry import load as load_named
 from tastemaker.stage import Reporter, Run, Stage, Workspace, atomic_file
 
-__all__ = ["METHOD", "load_recommender"]
+__all__ = ["METHOD", "load_features", "load_recommender"]
 
 STORE = "knowledge.sqlite"
 KINDS = ("user", "item")
@@ -133,7 +136,7 @@ def check(recipe: Recipe) -> None:
 
 def exhibits(run: Run) -> Exhibits:
     """Two preference texts, two fact texts, what they cover, and validation AUC by epoch."""
-    frame = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
+    frame = _knowledge(run)
     shown = pl.concat([frame.filter(pl.col("kind") == kind).head(2) for kind in KINDS])
     titles = load_split(run).tables.titles
     knowledge = [
@@ -171,8 +174,31 @@ def load_recommender(
     run: Run, split: Split, *, variant: str = PLAIN, config: TrainConfig
 ) -> CtrRecommender:
     """The trained backbone of a run, `"plain"` or with `"knowledge"`."""
-    extra = _features(run, split, config) if variant == AUGMENTED else None
+    extra = load_features(run, split, config) if variant == AUGMENTED else None
     return CtrRecommender.load(run.artefact("train") / variant, split=split, extra=extra)
+
+
+def audit_reason(run: Run, split: Split) -> Sequence[Finding]:
+    """Verdict on what the chat model was told about the users."""
+    users = _knowledge(run).filter(pl.col("kind") == "user")
+    manifest = run.manifest("reason")
+    config = ReasonConfig.model_validate(manifest.config if manifest else {})
+    frame = users.select(pl.col("entity").alias("user"), "cut_time", "prompt")
+    template = find_template(config.user_template)
+    return [audit_user_texts(split.tables, frame, template=template)]
+
+
+def audit_train(run: Run, split: Split) -> Sequence[Finding]:
+    """Verdicts on what the two backbones see: histories, vocabularies, texts."""
+    manifest = run.manifest("train")
+    config = TrainConfig.model_validate(manifest.config if manifest else {})
+    asked = [load_requests(run, part) for part in ("valid", "test")]
+    found: list[Finding] = []
+    for variant in (PLAIN, AUGMENTED):
+        model = load_recommender(run, split, variant=variant, config=config)
+        found += audit_recommender(split, model, asked)
+    features = load_features(run, split, config)
+    return [*found, *audit_knowledge_use(split, features, asked, texts=_knowledge(run))]
 
 
 METHOD = Method(
@@ -185,6 +211,7 @@ METHOD = Method(
     contenders=contenders,
     check=check,
     exhibits=exhibits,
+    audits={"reason": audit_reason, "train": audit_train},
 )
 
 
@@ -286,8 +313,12 @@ def _knowledge_frame(questions: Sequence[Question], found: Sequence[Knowledge]) 
     return pl.DataFrame(rows, schema_overrides=integers)
 
 
+def _knowledge(run: Run) -> pl.DataFrame:
+    return pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
+
+
 def _encode(config: EncodeConfig, space: Workspace) -> Mapping[str, Any]:
-    frame = pl.read_parquet(space.run.artefact("reason") / "knowledge.parquet")
+    frame = _knowledge(space.run)
     encoder = load_encoder(config.encoder)
     for kind in KINDS:
         part = frame.filter(pl.col("kind") == kind)
@@ -401,8 +432,9 @@ class _AdaptedKnowledge(nn.Module):
         )
 
 
-def _features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
-    frame = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
+def load_features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
+    """The vectors of a run, for the rows whose moment they may serve."""
+    frame = _knowledge(run)
     cuts, _ = _availability(frame, split)
     matrices, rows = {}, {}
     for kind, table in (("user", split.tables.users), ("item", split.tables.items)):
@@ -437,7 +469,7 @@ def _train(config: TrainConfig, shown: tuple[str, str], space: Workspace) -> Map
                 epochs=config.epochs,
                 patience=config.patience,
                 seed=space.seed,
-                extra=_features(space.run, split, config) if variant == AUGMENTED else None,
+                extra=load_features(space.run, split, config) if variant == AUGMENTED else None,
                 scratch=space.scratch / variant,
                 on_progress=advance,
             ).fit(split)

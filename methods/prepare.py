@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tastemaker.data.builtin.base import find_builtin, load_builtin
 from tastemaker.data.describe import describe
-from tastemaker.data.readers import read_tables
-from tastemaker.data.schema import LabelRule, Schema
-from tastemaker.data.splits import SPLITTERS, Split, split_tables
+from tastemaker.data.filters import FilterStep, filter_tables
+from tastemaker.data.loading import read_tables
+from tastemaker.data.negatives import with_negatives
+from tastemaker.data.readers import TableSource, open_table
+from tastemaker.data.schema import Policies, Schema, parse_label
+from tastemaker.data.splits import Split
+from tastemaker.data.splitters import split_tables
 from tastemaker.data.tables import Tables
-from tastemaker.errors import RecipeError, UnknownNameError
-from tastemaker.eval.protocol import requests
+from tastemaker.errors import RecipeError
+from tastemaker.eval.protocol import one_of_n, requests
 from tastemaker.recipe import DataConfig, Recipe
 from tastemaker.stage import Stage, Workspace, atomic_file
 
-__all__ = ["check", "data_stage", "facts", "read"]
+__all__ = ["check", "data_stage", "facts", "prepared", "read"]
+
+_TABLES = ("interactions", "items", "users")
 
 
 def check(recipe: Recipe) -> None:
     """Find what the data section gets wrong before anything is read.
 
     Raises:
-        UserError: neither or both of `source` and `interactions`, or an unknown source or splitter.
+        UserError: neither or both of `source` and `interactions`, an unknown source, a missing
+            file, or a label rule that cannot be read.
     """
     config = recipe.data
     if (config.source is None) == (config.interactions is None):
@@ -34,27 +42,21 @@ def check(recipe: Recipe) -> None:
             remedy="For the embedded MovieLens write  data: {source: movielens-small}",
         )
     if config.source is not None:
-        find_builtin(config.source).locate()
-        if config.columns.model_fields_set:
-            raise RecipeError(
-                f"data: {config.source} brings its own columns.",
-                remedy="Remove data.columns, or give your own files as data.interactions.",
-            )
-    if config.split.name not in SPLITTERS:
-        raise UnknownNameError("splitter", config.split.name, SPLITTERS)
-    LabelRule.parse(config.columns.label)
+        _check_builtin(config)
+    for name in _TABLES:
+        _open(config, name)
+    parse_label(config.columns.label)
 
 
 def data_stage(recipe: Recipe) -> Stage:
     """Stage `data`: validated tables, split, requests of validation and test, facts."""
     config = recipe.data
-    files = (config.interactions, config.items, config.users)
     return Stage(
         name="data",
         needs=(),
         run=lambda space: _run(config, space),
         config=config.model_dump(mode="json"),
-        sources=tuple(path for path in files if path is not None and path.is_file()),
+        sources=_files(config),
     )
 
 
@@ -63,56 +65,98 @@ def read(config: DataConfig) -> Tables:
 
     Raises:
         DataError: naming file, row and column of everything that is wrong.
-        MissingError: the package of a built-in data set is not installed.
+        MissingError: the package or files of a built-in data set are not there.
     """
     if config.source is not None:
-        return load_builtin(config.source)
-    names = config.columns
-    schema = Schema(
-        user=names.user,
-        item=names.item,
-        time=names.time,
-        rating=names.rating,
-        label=LabelRule.parse(names.label),
-        title=names.title,
-        text=names.text,
-    )
+        return load_builtin(config.source, folder=config.folder)
+    interactions = _open(config, "interactions")
+    assert interactions is not None
     return read_tables(
-        Path(str(config.interactions)), items=config.items, users=config.users, schema=schema
+        interactions,
+        items=_open(config, "items"),
+        users=_open(config, "users"),
+        schema=Schema.from_dict(config.columns.model_dump()),
+        policies=Policies(**config.policies.model_dump()),
     )
 
 
-def facts(config: DataConfig) -> dict[str, Any]:
+def prepared(config: DataConfig, *, seed: int) -> tuple[Split, list[FilterStep]]:
+    """Tables read, filtered, given negatives where the recipe asks for them, and split.
+
+    Returns:
+        The split, and what each filter did.
+
+    Raises:
+        DataError: see `read`; also when a filter or the split leaves nothing.
+    """
+    tables, steps = filter_tables(read(config), **config.filters.model_dump(), seed=seed)
+    if config.negatives is not None:
+        tables = with_negatives(tables, **config.negatives.model_dump(), seed=seed)
+    options = config.split.model_dump(exclude={"name"})
+    return split_tables(tables, config.split.name, seed=seed, **options), steps
+
+
+def facts(config: DataConfig, *, seed: int) -> dict[str, Any]:
     """Plain numbers about the tables and their split, nothing written."""
-    tables = read(config)
-    return describe(tables, _split(tables, config))
+    split, _ = prepared(config, seed=seed)
+    return describe(split.tables, split)
 
 
-def _split(tables: Tables, config: DataConfig) -> Split:
-    return split_tables(tables, config.split.name, **config.split.model_dump(exclude={"name"}))
+def _check_builtin(config: DataConfig) -> None:
+    source = str(config.source)
+    find_builtin(source).locate(config.folder)
+    own = ("columns", "policies", "items", "users")
+    given = [name for name in own if name in config.model_fields_set]
+    if given:
+        raise RecipeError(
+            f"data: {source} brings its own {given[0]}.",
+            remedy=f"Remove data.{given[0]}, or give your own files as data.interactions.",
+        )
+
+
+def _open(config: DataConfig, name: str) -> TableSource | None:
+    table = getattr(config, name)
+    return None if table is None else open_table(**table.model_dump())
+
+
+def _files(config: DataConfig) -> tuple[Path, ...]:
+    """Every file that the tables are read from."""
+    if config.source is not None:
+        return tuple(find_builtin(config.source).paths(config.folder).values())
+    opened = (_open(config, name) for name in _TABLES)
+    return tuple(file for table in opened if table is not None for file in table.files)
 
 
 def _run(config: DataConfig, space: Workspace) -> Mapping[str, Any]:
-    tables = read(config)
-    split = _split(tables, config)
+    split, steps = prepared(config, seed=space.seed)
+    tables = split.tables
+    for note in (*tables.notes, *split.notes):
+        space.report.line(f"  note: {note}")
     tables.save(space.out / "tables")
     split.save(space.out / "split")
-    rows = {}
-    for part in ("valid", "test"):
-        chosen = requests(
-            split,
-            part,
-            min_history=config.requests.min_history,
-            per_user=config.requests.per_user,
-            seed=space.seed,
-        )
-        chosen.save(space.out / f"requests-{part}.parquet")
-        rows[f"{part}_requests"] = len(chosen)
-    found = {**describe(tables, split), **rows}
+    rows = _write_requests(split, config, space.out, seed=space.seed)
+    told = {"filters": [asdict(step) for step in steps]}
+    found = {**describe(tables, split), **told, **rows}
     with atomic_file(space.out / "facts.json") as handle:
         handle.write(json.dumps(found, indent=1).encode())
     line = (
-        f"{tables.interactions.height:,} events, {tables.n_users:,} users, "
+        f"{found['events']:,} events, {tables.n_users:,} users, "
         f"{tables.n_items:,} items; {rows['test_requests']:,} test requests"
     )
     return {**found, "line": line}
+
+
+def _write_requests(split: Split, config: DataConfig, folder: Path, *, seed: int) -> dict[str, int]:
+    """Write what every model is asked, and return the numbers of rows."""
+    wanted = config.requests
+    limits = {"min_history": wanted.min_history, "per_user": wanted.per_user}
+    rows = {}
+    for part in ("valid", "test"):
+        chosen = requests(split, part, **limits, seed=seed)
+        chosen.save(folder / f"requests-{part}.parquet")
+        rows[f"{part}_requests"] = len(chosen)
+        if wanted.candidates is not None:
+            ranked = one_of_n(split, part, **wanted.candidates.model_dump(), **limits, seed=seed)
+            ranked.save(folder / f"candidates-{part}.parquet")
+            rows[f"{part}_candidates"] = len(ranked)
+    return rows

@@ -24,6 +24,7 @@ import polars as pl
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, PromptSample
@@ -37,12 +38,8 @@ from tastemaker.models.language import (
     with_adapter,
 )
 from tastemaker.models.scoring import score_yes_no
-from tastemaker.prompts.build import (
-    check_no_leak,
-    instructions,
-    read_dataset,
-    write_dataset,
-)
+from tastemaker.prompts.audit import audit_prompts, check_no_leak
+from tastemaker.prompts.build import instructions, read_dataset, write_dataset
 from tastemaker.prompts.card import dataset_card
 from tastemaker.prompts.template import find_template
 from tastemaker.recipe import BuildConfig, Recipe, TuneConfig
@@ -155,6 +152,18 @@ def exhibits(run: Run) -> Exhibits:
     return Exhibits(prompts=prompts, curves=curves)
 
 
+def audit_build(run: Run, split: Split) -> Sequence[Finding]:
+    """Verdicts on the built instructions of all parts."""
+    manifest = run.manifest("build")
+    frames = [read_dataset(run.artefact("build"), part) for part in PARTS.values()]
+    return audit_prompts(
+        split.tables,
+        pl.concat(frames),
+        history=manifest.config["history"] if manifest else BuildConfig().history,
+        parts={PARTS[part]: split.part(part) for part in PARTS},
+    )
+
+
 METHOD = Method(
     title="TALLRec: An Effective and Efficient Tuning Framework to Align Large Language Model "
     "with Recommendation",
@@ -165,6 +174,7 @@ METHOD = Method(
     contenders=contenders,
     check=check,
     exhibits=exhibits,
+    audits={"build": audit_build},
 )
 
 
@@ -188,7 +198,7 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
             history=config.history,
             split=PARTS[part],
         )
-        check_no_leak(split.tables, frame, split.histories, history=config.history)
+        check_no_leak(split.tables, frame, history=config.history)
         parts[PARTS[part]] = frame
     card = dataset_card(
         parts, tables=split.tables, template=template, command="tastemaker build RECIPE"

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from tastemaker.data.schema import LabelRule, Schema
-from tastemaker.data.splits import Split, global_time
+from tastemaker.data.splits import Split
+from tastemaker.data.splitters import global_time
 from tastemaker.data.tables import Tables, build_tables
 
 __all__ = ["SCHEMA", "checkerboard", "checkerboard_split"]

@@ -19,7 +19,36 @@ def test_defaults_and_paths_beside_the_recipe(recipe: Path) -> None:
     loaded = load_recipe(recipe)
     assert loaded.tune.shots == 16
     assert loaded.tune.lora.rank == 8
-    assert loaded.data.interactions == recipe.parent / "ratings.csv"
+    assert loaded.data.interactions.path == str(recipe.parent / "ratings.csv")
+
+
+def test_a_table_may_be_a_path_a_list_of_paths_or_a_mapping(recipe: Path) -> None:
+    here = recipe.parent
+    recipe.write_text(
+        "name: r\ndata:\n  interactions: {database: shop.db, query: SELECT 1}\n"
+        "  items: [a.jsonl, /b.jsonl]\n  users: {path: ~/u.txt, separator: '::', header: [id]}\n"
+    )
+    data = load_recipe(recipe).data
+    assert (data.interactions.database, data.interactions.path) == (str(here / "shop.db"), None)
+    assert data.items.path == (str(here / "a.jsonl"), "/b.jsonl")
+    assert data.users.path == str(Path.home() / "u.txt")
+    assert data.users.header == ("id",)
+
+
+def test_each_splitter_has_its_own_options(recipe: Path) -> None:
+    loaded = load_recipe(recipe, overrides=["data.split.name=leave_one_out"])
+    assert loaded.data.split.model_dump() == {"name": "leave_one_out", "min_events": 3}
+    for override, message in {
+        "data.split.name=leave_one": "data.split.name: unknown splitter 'leave_one'; did you mean "
+        "'leave_one_out'? available: given, global_time,",
+        "data.split.valid_form=0.5": "data.split.valid_form: unknown key; did you mean "
+        "'valid_from'? allowed: name, valid_from, test_from",
+        "data.split={name: rolling, folds: 0}": "data.split.folds = 0: Input should be greater",
+        "data.split=3": "data.split",
+    }.items():
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(recipe, overrides=[override])
+        assert message in str(caught.value), override
 
 
 def test_unquoted_dates(recipe: Path) -> None:

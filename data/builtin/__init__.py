@@ -1,1 +1,1 @@
-"""Data sets that come with packages of the index: one file each."""
+"""Built-in data sets: one file each, from a package of the index or from published files."""

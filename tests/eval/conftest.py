@@ -23,6 +23,7 @@ def _asked(users: ArrayLike, labels: ArrayLike) -> Requests:
                 "time": pl.Series(rows, dtype=pl.Int64),
                 "cut": pl.Series(rows, dtype=pl.Int64),
                 "label": pl.Series(liked, dtype=pl.Int8),
+                "group": pl.Series(groups, dtype=pl.Int64),
                 "split": ["test"] * len(rows),
             }
         )

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -54,7 +53,6 @@ def test_two_methods_with_the_same_stage() -> None:
         ({"data": {}}, "give either source"),
         ({"methods": ["kar"], "evaluate": {"against": "DIM"}}, "did you mean 'DIN'"),
         ({"data": {"source": "movielens-small", "columns": {"user": "u"}}}, "its own columns"),
-        ({"data": {"interactions": Path("r.csv"), "split": {"name": "by_time"}}}, "global_time"),
     ],
 )
 def test_wrong_names_are_found_before_anything_runs(

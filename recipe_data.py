@@ -111,12 +111,8 @@ class GlobalTimeConfig(Config):
     """The same two moments for everyone, as a deployed system meets its data."""
 
     name: Literal["global_time"] = "global_time"
-    valid_from: float | Moment = Field(
-        0.8, description="share of rows before it, or a date"
-    )
-    test_from: float | Moment = Field(
-        0.9, description="share of rows before it, or a date"
-    )
+    valid_from: float | Moment = Field(0.8, description="share of rows before it, or a date")
+    test_from: float | Moment = Field(0.9, description="share of rows before it, or a date")
 
 
 class LeaveOneOutConfig(Config):

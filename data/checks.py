@@ -152,9 +152,7 @@ class Problems:
         rows = bad.fill_null(False).arg_true().head(_EXAMPLES).to_list()
         values = [_shown(table.frame[column][row]) for row in rows]
         examples = tuple(zip(table.places(rows), values, strict=True))
-        self.found.append(
-            Problem(severity, table.name, column, complaint, remedy, count, examples)
-        )
+        self.found.append(Problem(severity, table.name, column, complaint, remedy, count, examples))
 
     def need(self, table: RawTable, columns: Sequence[str]) -> None:
         """Note missing or unusable columns, and a table without rows."""

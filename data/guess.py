@@ -87,8 +87,7 @@ def guess(
     tables = {name: _columns(name, frames[name], sources[name]) for name in frames}
     draft = Draft()
     given = {"user": user, "item": item, "time": time, "rating": rating}
-    for key, name in given.items():
-        _check_given(key, name, tables["interactions"], source=interactions)
+    _check_given(given, tables["interactions"], source=interactions)
     for key, table in (("user", "users"), ("item", "items")):
         _guess_id(key, given[key], tables, table=table, draft=draft, source=interactions)
         if frames[table] is not None and draft.columns[key] not in _names(tables[table]):
@@ -136,10 +135,12 @@ def _names(columns: Iterable[Column]) -> list[str]:
 
 
 def _check_given(
-    key: str, name: str | None, columns: Sequence[Column], *, source: TableSource
+    given: Mapping[str, str | None], columns: Sequence[Column], *, source: TableSource
 ) -> None:
     known = _names(columns)
-    if name is not None and name not in known:
+    for key, name in given.items():
+        if name is None or name in known:
+            continue
         close = nearest(name, known)
         raise UserError(
             f"--{key} {name}: {source.name} has no such column"

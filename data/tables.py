@@ -179,7 +179,7 @@ def build_tables(
     policies = policies or Policies()
     problems = Problems()
     check_columns(raw, schema=schema, problems=problems)
-    complete = not problems.found
+    complete = all(problem.table != raw.interactions.name for problem in problems.found)
 
     item_ids = EntityIds("item", raw.interactions, raw.items, column=schema.item, problems=problems)
     user_ids = EntityIds("user", raw.interactions, raw.users, column=schema.user, problems=problems)
@@ -229,15 +229,15 @@ def _ordered(
     events: pl.DataFrame, *, kept: pl.Series, raw: RawTables, policy: str, problems: Problems
 ) -> pl.DataFrame:
     """Events that stay, in their one order, repeated ones treated."""
+    if not kept.any() and len(kept):
+        problems.add("no interaction is left.", remedy="Look at data.policies and the ids.")
     rows = None
-    if not kept.all():
+    whole = events.select(~pl.any_horizontal(pl.col("time", "user", "item").is_null())).to_series()
+    if not (kept := kept & whole).all():  # cells without a value have been noted before
         rows = kept.arg_true().to_numpy()
         events = events.filter(kept)
     if not events.height:
-        problems.add("no interaction is left.", remedy="Look at data.policies and the ids.")
         return events
-    if events.select(pl.any_horizontal(pl.col("time", "user", "item").null_count() > 0)).item():
-        return events  # bad cells, noted before
     order, again = event_order(events)
     if again.any() and policy == "error":
         repeated = np.zeros(raw.interactions.frame.height, dtype=bool)

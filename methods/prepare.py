@@ -20,7 +20,8 @@ from tastemaker.data.splitters import split_tables
 from tastemaker.data.tables import Tables
 from tastemaker.errors import RecipeError
 from tastemaker.eval.protocol import one_of_n, requests
-from tastemaker.recipe import DataConfig, Recipe
+from tastemaker.recipe import Recipe
+from tastemaker.recipe_data import DataConfig
 from tastemaker.stage import Stage, Workspace, atomic_file
 
 __all__ = ["check", "data_stage", "facts", "prepared", "read"]
@@ -143,20 +144,29 @@ def _run(config: DataConfig, space: Workspace) -> Mapping[str, Any]:
         f"{found['events']:,} events, {tables.n_users:,} users, "
         f"{tables.n_items:,} items; {rows['test_requests']:,} test requests"
     )
-    return {**found, "line": line}
+    return {"line": line, "filters": told["filters"], "notes": found["notes"], **rows}
 
 
 def _write_requests(split: Split, config: DataConfig, folder: Path, *, seed: int) -> dict[str, int]:
     """Write what every model is asked, and return the numbers of rows."""
-    wanted = config.requests
-    limits = {"min_history": wanted.min_history, "per_user": wanted.per_user}
+    wanted, ranking = config.requests, config.requests.candidates
     rows = {}
     for part in ("valid", "test"):
-        chosen = requests(split, part, **limits, seed=seed)
+        chosen = requests(
+            split, part, min_history=wanted.min_history, per_user=wanted.per_user, seed=seed
+        )
         chosen.save(folder / f"requests-{part}.parquet")
         rows[f"{part}_requests"] = len(chosen)
-        if wanted.candidates is not None:
-            ranked = one_of_n(split, part, **wanted.candidates.model_dump(), **limits, seed=seed)
+        if ranking is not None:
+            ranked = one_of_n(
+                split,
+                part,
+                n=ranking.n,
+                strategy=ranking.strategy,
+                seed=seed,
+                min_history=wanted.min_history,
+                per_user=wanted.per_user,
+            )
             ranked.save(folder / f"candidates-{part}.parquet")
             rows[f"{part}_candidates"] = len(ranked)
     return rows

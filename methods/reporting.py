@@ -81,10 +81,13 @@ def _joined(shown: Sequence[Exhibits]) -> dict[str, Any]:
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """Single numbers and names; lists and tables are for `data describe`."""
     return {
         name.replace("_", " "): value
         for name, value in facts.items()
         if isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+        and name not in ("licence", "timeline_bin")
     }
 
 

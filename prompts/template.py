@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from tastemaker.errors import UnknownNameError, UserError, nearest
-from tastemaker.recipe import Config
+from tastemaker.recipe_data import Config
 
 __all__ = ["Template", "find_template", "template_names"]
 

@@ -54,8 +54,12 @@ def test_wheel_holds_code_templates_and_recipes_only(tmp_path: Path) -> None:
     assert all(name.startswith("tastemaker/") for name in names)
     assert not {name.split("/")[0] for name in shipped} & {"tests", "benchmarks", "docs"}
     assert {"py.typed", "cli.py", "examples/quickstart.yaml"} <= shipped
-    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("prompts/library/*/*.j2")}
-    assert templates
+    templates = {
+        path.relative_to(ROOT).as_posix()
+        for pattern in ("prompts/library/*/*.j2", "eval/*.j2", "eval/*.css")
+        for path in ROOT.glob(pattern)
+    }
+    assert len(templates) > 5
     assert templates <= shipped
     assert all(name.endswith((".py", ".j2", ".yaml", ".css", "py.typed")) for name in shipped)
 

@@ -313,7 +313,7 @@ CELLS = st.one_of(
 
 
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=8))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_any_text_gets_a_guess(rows: list[tuple[str | None, ...]]) -> None:
     names = ["user_id", "item_id", "rating", "timestamp"]
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")

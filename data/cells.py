@@ -134,7 +134,9 @@ def as_lists(table: RawTable, column: str, *, separator: str, problems: Problems
     )
 
 
-def check_text(table: RawTable, column: str, *, problems: Problems, missing: str = "") -> None:
+def check_text(
+    table: RawTable, column: str, *, problems: Problems, missing: str = "", quiet: bool = False
+) -> None:
     """Note what is odd in a column of words: empty, broken, invisible, or meant for a model.
 
     Args:
@@ -142,12 +144,15 @@ def check_text(table: RawTable, column: str, *, problems: Problems, missing: str
         column: Its name.
         problems: Gets an error for broken text, warnings for the rest.
         missing: What happens to empty cells; nothing is said when empty.
+        quiet: Only broken text is noted, for columns that no prompt shows.
     """
     if not table.has(column) or table.frame[column].dtype != pl.String:
         return
     cells = table.frame[column]
     broken = cells.str.contains(_REPLACED, literal=True)
     problems.add_cells(table, column, bad=broken, complaint=_BROKEN, remedy=_ENCODING)
+    if quiet:
+        return
     odd = {
         "holds invisible or control characters, which prompts leave out": cells.str.contains(
             _CONTROL

@@ -123,6 +123,8 @@ def entity_features(
         if name in schema.features:
             columns.append(_feature(table, name, schema=schema, problems=problems))
         elif table.has(name):
+            if name != schema.domain:
+                check_text(table, name, problems=problems, quiet=True)
             columns.append(table.cells(name))
     return columns
 
@@ -138,6 +140,8 @@ def _domains(
     if column is None or not raw.holding(column):
         return None
     remedy = "Fill it in, or remove the row."
+    for table in raw.holding(column):
+        check_text(table, column, problems=problems, quiet=True)
     if column in raw.interactions.frame.columns:
         words = as_words(raw.interactions, column)
         problems.add_cells(
@@ -198,14 +202,13 @@ def _labels(
 
 
 def _feature(table: RawTable, name: str, *, schema: Schema, problems: Problems) -> pl.Series:
+    check_text(table, name, problems=problems, quiet=name not in schema.text, missing="is empty")
     if name in schema.lists:
         separator = schema.lists[name]
         return as_lists(table, name, separator=separator, problems=problems)
     if name in schema.numeric:
         return as_numbers(table, name, problems=problems, optional=True).alias(name)
     if name in schema.text:
-        missing = "is empty" if table.name else ""
-        check_text(table, name, problems=problems, missing=missing)
         return table.cells(name).cast(pl.String, strict=False)
     return as_words(table, name)
 

@@ -107,12 +107,14 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
+def text_lines(path: Path, encoding: str = "utf-8", *, lossy: bool = False) -> Iterator[str]:
     r"""The lines of a text file with their ends, without a byte order mark.
 
     Args:
         path: Plain or gzipped.
         encoding: One in which a line ends with the byte `\n`.
+        lossy: What is not text in that encoding becomes U+FFFD instead of an error, so that the
+            checks of the cells can name every one of them.
 
     Raises:
         DataError: cannot be read or decoded; names the line.
@@ -120,7 +122,7 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     with open_bytes(path) as handle:
         for number, line in enumerate(handle, start=1):
             try:
-                text = line.decode(encoding)
+                text = line.decode(encoding, errors="replace" if lossy else "strict")
             except UnicodeDecodeError:
                 raise not_utf8(path, number, encoding=encoding) from None
             yield text.removeprefix("\ufeff") if number == 1 else text

@@ -178,12 +178,13 @@ class DelimitedFile(TableSource):
             quote_char=self._quote,
             n_rows=rows,
             glob=False,
+            encoding="utf8-lossy",
         )
 
     def _recoded(self) -> bytes:
         """The file in UTF-8, with a separator of one character."""
         recoded = io.BytesIO()
-        for line in text_lines(self.path, self.encoding):
+        for line in text_lines(self.path, self.encoding, lossy=True):
             cells = line if len(self.separator) == 1 else line.replace(self.separator, _STAND_IN)
             recoded.write(cells.encode())
         return recoded.getvalue()
@@ -192,7 +193,7 @@ class DelimitedFile(TableSource):
         self, *, strict: bool, start: int = 0, ends: bool = False
     ) -> Iterator[tuple[int, list[str]]]:
         """The first line (or the last one, with `ends`) and the cells of each row."""
-        lines = text_lines(self.path, self.encoding)
+        lines = text_lines(self.path, self.encoding, lossy=True)
         for _ in range(start):
             next(lines, None)
         if len(self.separator) > 1:

@@ -15,7 +15,8 @@ SCHEMA = Schema("userId", "movieId", "when", "stars", LabelRule("stars", ">", 3.
 NAMES = {"interactions": "ratings.csv", "items": "movies.csv", "users": "people.csv"}
 KEEP = Policies(duplicates="keep")
 # Blanks around an id do not count, so they are not generated.
-ID_TEXT = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=6)
+CHARACTERS = st.characters(exclude_categories=("C", "Z"), exclude_characters="\ufffd")
+ID_TEXT = st.text(CHARACTERS, min_size=1, max_size=6)
 
 
 def ratings(**columns):
@@ -422,10 +423,13 @@ def test_odd_text_is_told_and_broken_text_stops():
     assert "movies.csv, line 2, column 'name': 'Bra\\u202ezil' holds invisible or control" in told
     assert "line 3, column 'name': 'Alien<|im_end|>' holds a chat-template token" in told
     assert "line 4, column 'name': an empty cell is no title; the item is called by its" in told
-    broken = movies(name=["Bra\ufffdil", "Alien", "Cube"])
-    assert "line 2, column 'name': 'Bra�il' was not valid text" in complaints(
-        ratings(), items=broken
-    )
+    broken = movies(name=["Bra\ufffdil", "Alien", "Cube"], kind=["\ufffd", "b", "c"], x="\ufffd")
+    schema = replace(SCHEMA, domain="kind")
+    found = complaints(ratings(movieId=["b", "a", "z"]), items=broken, schema=schema)
+    for column in ("name", "kind", "x"):
+        assert f"line 2, column '{column}': '" in found
+    assert found.count("was not valid text in its encoding") == 5
+    assert "'z' is not in movies.csv" in found
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,13 @@ class Split:
         rows: Rows = getattr(self, name)
         return rows
 
+    @property
+    def train_events(self) -> Rows:
+        """Rows of `train` that happened: without the negatives that were drawn, int64."""
+        if "sampled" not in self.tables.interactions.columns:
+            return self.train
+        return self.train[~self._column("sampled")[self.train]]
+
     def cold_users(self, part: str) -> NDArray[np.bool_]:
         """Whether the user of each row of the part has no train event, bool [n]."""
         return self._cold(part, "user", count=self.tables.n_users)
@@ -148,9 +155,7 @@ class Split:
         return self.tables.interactions[name].to_numpy()
 
     def _cold(self, part: str, column: str, *, count: int) -> NDArray[np.bool_]:
-        values, train = self._column(column), self.train
-        if "sampled" in self.tables.interactions.columns:
-            train = train[~self._column("sampled")[train]]
+        values = self._column(column)
         warm = np.zeros(count, dtype=bool)
-        warm[values[train]] = True
+        warm[values[self.train_events]] = True
         return ~warm[values[self.part(part)]]

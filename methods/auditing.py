@@ -289,7 +289,9 @@ def _saved(model: Recommender) -> dict[str, bytes]:
 
 def _vocabulary(split: Split, model: CtrRecommender) -> Finding:
     """Embeddings of their own belong to the items and ratings of the train part alone."""
-    train = split.tables.interactions[split.train].select("item", "rating")
+    train = split.tables.interactions[split.train]
+    if "sampled" in train.columns:
+        train = train.filter(~pl.col("sampled"))
     counts = train.group_by("item").len()
     due = counts.filter(pl.col("len") >= model.min_count)["item"].cast(pl.Int64)
     own = pl.Series(model.own_items)

@@ -279,7 +279,7 @@ def _most_wanted(
 
     Only *which* texts are written depends on the requests, never what is in them.
     """
-    events = split.tables.interactions[split.train]
+    events = split.tables.interactions[split.train_events]
     asked = [load_requests(run, part).users.astype(np.int64) for part in ("test", "valid")]
     activity = np.bincount(events["user"].to_numpy(), minlength=split.tables.n_users)
     popularity = np.bincount(events["item"].to_numpy(), minlength=split.tables.n_items)

@@ -70,7 +70,7 @@ def recommend(run: Run, user: str, *, count: int = 10) -> list[Recommendation]:
 
 
 def _offered(split: Split, user: int) -> Any:
-    events = split.tables.interactions
-    known = np.unique(events["item"].to_numpy()[split.train])
-    rated = events["item"].to_numpy()[events["user"].to_numpy() == user]
-    return np.setdiff1d(known, rated)
+    """Items of the training part that the user has not met."""
+    items = split.tables.interactions["item"].to_numpy()
+    met = split.histories.at([user], [np.iinfo(np.int64).max])
+    return np.setdiff1d(np.unique(items[split.train_events]), items[met.events])

@@ -25,6 +25,10 @@ _SEPARATORS = (";", "\t", "|")
 _WIDTH = 80
 _COMMENT_AT = 34
 _FILMS = re.compile(r"movie|film", re.IGNORECASE)
+_TEMPLATE_DOUBT = (
+    "The template tallrec/movie speaks of movies; choose one that fits your items, see `tastemaker "
+    "templates list`, or name a .j2 file of your own."
+)
 _INTRODUCTION = (
     "# Written by `tastemaker init` after a look at the tables. Every value is a guess that you",
     "# may change; look first at the lines marked `unsure`. Then:",
@@ -127,11 +131,12 @@ def found_lines(guess: Guess) -> Iterator[str]:
     for column, why in guess.unused.items():
         yield from _wrapped(f"  {'left out':<24}{column}: {why}", indent=26)
     yield ""
-    if not guess.doubts:
+    doubts = [*guess.doubts, *([] if _is_about_films(guess) else [_TEMPLATE_DOUBT])]
+    if not doubts:
         yield "Nothing was unsure."
         return
-    yield f"Unsure, please check ({len(guess.doubts)}):"
-    for number, doubt in enumerate(guess.doubts, start=1):
+    yield f"Unsure, please check ({len(doubts)}):"
+    for number, doubt in enumerate(doubts, start=1):
         yield from _wrapped(f"{number:>3}. {doubt}", indent=5)
 
 
@@ -231,17 +236,17 @@ def _keyed(guess: Guess, key: str, line: str, what: str = "") -> Iterator[str]:
 
 def _methods(guess: Guess) -> Iterator[str]:
     """The sections of the methods, as in the packaged recipe."""
-    files = [file.name for files in guess.files.values() for file in files]
-    films = _FILMS.search(" ".join([*files, *map(str, guess.columns.values())]))
+    films = _is_about_films(guess)
     for line in METHODS.format(history=guess.settings["build.history"]).splitlines():
         if line.lstrip().startswith("template:") and not films:
-            yield from _unsure(
-                "this template speaks of movies; choose one that fits your items, "
-                "see `tastemaker templates list`, or name a .j2 file of your own.",
-                indent=2,
-            )
+            yield from _unsure(_TEMPLATE_DOUBT, indent=2)
         yield line
     yield ""
+
+
+def _is_about_films(guess: Guess) -> bool:
+    files = [file.name for files in guess.files.values() for file in files]
+    return bool(_FILMS.search(" ".join([*files, *map(str, guess.columns.values())])))
 
 
 def _line(line: str, comment: str) -> Iterator[str]:

@@ -77,7 +77,7 @@ class _Vocabulary:
     @classmethod
     def of(cls, split: Split, *, min_count: int) -> Self:
         """Items with `min_count` training events get a row of their own, the others share one."""
-        events = split.tables.interactions[split.train]
+        events = split.tables.interactions[split.train_events]
         counts = np.bincount(events["item"].to_numpy(), minlength=split.tables.n_items)
         frequent = counts >= min_count
         rows = np.where(frequent, _RARE + np.cumsum(frequent), _RARE)

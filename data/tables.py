@@ -27,7 +27,7 @@ from tastemaker.data.columns import (
     event_values,
 )
 from tastemaker.data.entities import EntityIds
-from tastemaker.data.numbering import event_order
+from tastemaker.data.numbering import in_order
 from tastemaker.data.schema import Policies, Schema
 from tastemaker.errors import DataError, UserError, nearest
 from tastemaker.stage import atomic_file
@@ -238,7 +238,7 @@ def _ordered(
         events = events.filter(kept)
     if not events.height:
         return events
-    order, again = event_order(events)
+    events, order, again = in_order(events)
     if again.any() and policy == "error":
         repeated = np.zeros(raw.interactions.frame.height, dtype=bool)
         places = order.filter(pl.Series(again)).to_numpy()
@@ -251,9 +251,9 @@ def _ordered(
             remedy="Remove it, or choose drop or keep for data.policies.duplicates.",
         )
     if again.any() and policy == "drop":
-        order = order.filter(pl.Series(~again))
+        events = events.filter(pl.Series(~again))
         problems.notes.append(f"{int(again.sum()):,} repeated interactions are dropped.")
-    return events.select(pl.all().gather(order))
+    return events
 
 
 def _numbers_by_text(ids: pl.Series) -> dict[str, int]:

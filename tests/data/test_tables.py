@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.data.numbering import event_order
+from tastemaker.data.numbering import in_order
 from tastemaker.data.schema import LabelRule, Policies, Schema, parse_label
 from tastemaker.data.tables import Tables, build_tables
 from tastemaker.errors import DataError, UserError
@@ -478,8 +478,8 @@ def test_wide_and_narrow_keys_give_the_same_order(data):
     rows = data.draw(st.lists(row, min_size=1, max_size=30))
     types = {"time": pl.Int64, "user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     events = pl.DataFrame(rows, schema=types, orient="row")
-    order, again = event_order(events)
-    assert events[order].rows() == sorted(rows)
+    found, order, again = in_order(events)
+    assert found.rows() == events[order].rows() == sorted(rows)
     assert again.tolist() == [
         place > 0 and found == sorted(rows)[place - 1] for place, found in enumerate(sorted(rows))
     ]

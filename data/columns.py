@@ -140,8 +140,8 @@ def _domains(
     if column is None or not raw.holding(column):
         return None
     remedy = "Fill it in, or remove the row."
-    for table in raw.holding(column):
-        check_text(table, column, problems=problems, quiet=True)
+    for holder in raw.holding(column):
+        check_text(holder, column, problems=problems, quiet=True)
     if column in raw.interactions.frame.columns:
         words = as_words(raw.interactions, column)
         problems.add_cells(

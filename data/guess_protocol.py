@@ -12,7 +12,7 @@ from tastemaker.data.cells import as_ids, as_numbers, harmonise
 from tastemaker.data.checks import Problems, RawTable
 from tastemaker.data.guess_columns import Draft
 from tastemaker.data.history import Histories
-from tastemaker.data.numbering import dense, distinct, event_order
+from tastemaker.data.numbering import dense, distinct, in_order
 from tastemaker.data.schema import TimeUnit
 from tastemaker.data.times import as_times
 
@@ -93,7 +93,7 @@ def guess_policies(
     frame = frame.filter(kept & ~blank)
     if not frame.height:
         return frame
-    order, again = event_order(frame)
+    found, _, again = in_order(frame)
     count = int(again.sum())
     if count:
         draft.choose("policies.duplicates", "drop", f"{count:,} rows repeat another")
@@ -102,7 +102,7 @@ def guess_policies(
             f"{count:,} interactions repeat user, item, time and rating of another; one of each "
             "stays (drop), choose keep if they are events of their own.",
         )
-    return frame[order.filter(pl.Series(~again))]
+    return found.filter(pl.Series(~again))
 
 
 def _unknown(

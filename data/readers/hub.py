@@ -33,16 +33,18 @@ class HubDataset(TableSource):
     them unless the data set has such a column.
 
     Args:
-        dataset: Id or folder.
+        dataset: Id, folder, or a `Dataset` or `DatasetDict` that is in memory already.
         subset: The id's configuration.
         part: Such as `train`.
     """
 
-    def __init__(self, dataset: str, *, subset: str | None = None, part: str | None = None) -> None:
-        self.dataset, self.subset, self.part = dataset, subset, part
-        folder = Path(dataset).expanduser()
-        self._folder = folder if folder.is_dir() else None
-        self.name = folder.name if self._folder else dataset
+    def __init__(self, dataset: Any, *, subset: str | None = None, part: str | None = None) -> None:
+        self._given = None if isinstance(dataset, str) else dataset
+        self.dataset = dataset if isinstance(dataset, str) else "data set"
+        self.subset, self.part = subset, part
+        folder = Path(self.dataset).expanduser()
+        self._folder = folder if self._given is None and folder.is_dir() else None
+        self.name = folder.name if self._folder else self.dataset
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -92,7 +94,7 @@ class HubDataset(TableSource):
         from datasets import DatasetDict
 
         with _without_network():
-            found = self._load()
+            found = self._load() if self._given is None else self._given
         if not isinstance(found, DatasetDict):
             return {self.part or "": found}
         if self.part is None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tastemaker.data.readers.base import TableSource, check_file
 from tastemaker.data.readers.database import open_query
@@ -52,7 +52,7 @@ def open_table(
     separator: str | None = None,
     encoding: str = "utf-8",
     header: Sequence[str] | None = None,
-    dataset: str | None = None,
+    dataset: Any = None,
     subset: str | None = None,
     part: str | None = None,
     database: str | None = None,
@@ -67,7 +67,8 @@ def open_table(
         separator: Of cells in text files; several characters are allowed.
         encoding: Of text files.
         header: Names of the columns of text files without a header line.
-        dataset: Id or folder of a Hugging Face data set that is on this machine.
+        dataset: Id or folder of a Hugging Face data set that is on this machine, or a `Dataset` or
+            `DatasetDict` itself.
         subset: Configuration of that data set.
         part: Its part, such as `train`; all when None.
         database: SQLite or DuckDB file, or `:memory:`.
@@ -82,24 +83,24 @@ def open_table(
     given = [
         name
         for name, value in {"path": path, "dataset": dataset, "database": database}.items()
-        if value
+        if value is not None and value != ""
     ]
     if len(given) != 1:
         reason = f"{' and '.join(given)} are all given" if given else "nothing says where it is"
         raise DataError(f"a table needs one source; {reason}.", allowed=f"one of {_SOURCES}")
     options = _Options(format, separator, _encoding(encoding), tuple(header) if header else None)
     folder = _saved_folder(path, format)
-    kind = "data set" if dataset or folder else given[0]
+    kind = "data set" if dataset is not None or folder else given[0]
     _refuse(kind, {"query": query}, applies=kind == "database")
-    _refuse(kind, {"subset": subset}, applies=bool(dataset))
+    _refuse(kind, {"subset": subset}, applies=dataset is not None)
     _refuse(kind, {"part": part}, applies=kind == "data set")
     if kind != "path":
         odd = {"separator": separator, "header": header} | _encoded(options)
         _refuse(kind, odd | _formatted(options, kind), applies=False)
     if database:
         return open_query(database, query or "")
-    if dataset or folder:
-        return HubDataset(dataset or str(folder), subset=subset, part=part)
+    if dataset is not None or folder:
+        return HubDataset(str(folder) if folder else dataset, subset=subset, part=part)
     assert path is not None
     return _open_files(path, options)
 

@@ -67,6 +67,12 @@ def test_saved_data_sets(saved):
     assert alone.places([1]) == ["alone, row 2"]
     assert {path.suffix for path in alone.files} == {".arrow", ".json"}
 
+    inside = open_table(dataset=Dataset.from_dict({"u": ["007"], "n": [1]}))
+    assert (inside.name, inside.read().rows(), inside.files) == ("data set", [("007", 1)], ())
+    both = DatasetDict(train=Dataset.from_dict({"u": ["a"]}), test=Dataset.from_dict({"u": ["b"]}))
+    assert open_table(dataset=both).read().rows() == [("a", "train"), ("b", "test")]
+    assert open_table(dataset=both, part="test").read().rows() == [("b",)]
+
     parts = open_table(saved / "parts", format="dataset")
     assert parts.columns() == ["u", "n", "c", "split"]
     assert parts.read(["split", "u"]).rows()[2:] == [("9", "train"), ("9", "test"), ("007", "test")]

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from tastemaker.data.schema import LabelRule, Policies, Schema
 from tastemaker.data.splits import Split
-from tastemaker.data.splitters import global_time, rolling_splits, split_tables
+from tastemaker.data.splitters import SPLITTERS, global_time, rolling_splits, split_tables
 from tastemaker.data.tables import Tables, build_tables
 from tastemaker.errors import DataError, UnknownNameError, UserError
+from tastemaker.recipe_data import SplitConfig
 from tastemaker.testing.world import checkerboard
 
 SCHEMA = Schema("u", "i", "t", "r", LabelRule("r", ">", 3.0), "title")
@@ -161,6 +163,11 @@ OPTIONS = {
     "rolling": {"folds": 2, "fold": 0, "window": 0.2},
 }
 STEPS = replace(SCHEMA, time_unit="step")
+
+
+def test_every_splitter_has_options_here_and_a_section_in_recipes():
+    sections = {get_args(part)[1].tag for part in get_args(get_args(SplitConfig)[0])}
+    assert set(SPLITTERS) == {*OPTIONS, "given"} == sections
 
 
 def attempt(tables, name, **options):

@@ -79,8 +79,15 @@ def split(recipe: Path, overrides: Sequence[str], as_json: bool, out: Path | Non
     """Filter and split RECIPE's tables: sizes, cold shares, warnings; optionally as files."""
     import json
 
-    from tastemaker.methods.inspecting import load, split_facts, split_lines, write_parts
+    from tastemaker.methods.inspecting import (
+        check_free,
+        load,
+        split_facts,
+        split_lines,
+        write_parts,
+    )
 
+    check_free(out)
     facts, found = split_facts(load(recipe, overrides))
     click.echo(json.dumps(facts, indent=1) if as_json else "\n".join(split_lines(facts)))
     if out is not None:

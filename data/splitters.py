@@ -227,7 +227,7 @@ def given(tables: Tables, *, column: str) -> Split:
     Args:
         tables: What to split.
         column: Holds train (or training), valid (or validation, val, dev) and test, in whatever
-            case. It is kept in the tables when the recipe names it as a feature.
+            case; rows with an empty cell are in no part, but in histories.
 
     Raises:
         DataError: other words, or a part without rows.
@@ -244,7 +244,8 @@ def given(tables: Tables, *, column: str) -> Split:
         )
     words = events[column].cast(pl.String).str.strip_chars().str.to_lowercase()
     happened = ~events["sampled"] if "sampled" in events.columns else None
-    known = words.is_in(list(_WORDS)).fill_null(False)
+    words = words.replace("", None)
+    known = words.is_null() | words.is_in(list(_WORDS))
     wrong = events[column].filter(~known if happened is None else ~known & happened)
     if len(wrong):
         found = [str(word) for word in wrong.unique().sort().head(_SHOWN)]
@@ -257,11 +258,14 @@ def given(tables: Tables, *, column: str) -> Split:
     parts = words.replace_strict(_WORDS, default=_UNUSED, return_dtype=pl.Int8)
     codes = parts.to_numpy(writable=True)
     follow_likes(tables, codes, seed=0)
+    unused = int((codes == _UNUSED).sum())
+    note = f"{unused:,} rows have nothing in column '{column}': they are in no part."
     return _finished(
         tables,
         codes,
         name="given",
         options={"column": column},
+        notes=(note,) if unused else (),
         remedy=f"Mark rows of every part in column '{column}'.",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,10 @@ from tastemaker.methods.prepare import check, prepared, read
 from tastemaker.recipe import Recipe, load_recipe
 from tastemaker.stage import atomic_file
 
-__all__ = ["load", "split_facts", "split_lines", "validated", "write_parts"]
+__all__ = ["check_free", "load", "split_facts", "split_lines", "validated", "write_parts"]
+
+
+_COLUMNS = 80
 
 
 def load(path: Path, overrides: Sequence[str]) -> Recipe:
@@ -65,9 +69,10 @@ def split_facts(recipe: Recipe) -> tuple[dict[str, Any], Split]:
 
 def split_lines(facts: dict[str, Any]) -> Iterator[str]:
     """The facts for a terminal of 80 columns."""
-    yield from (f"filter    {step['told']}" for step in facts["filters"])
+    for step in facts["filters"]:
+        yield from _wrapped(step["told"])
     options = ", ".join(f"{name} {value}" for name, value in facts["options"].items())
-    yield f"splitter  {facts['splitter']} ({options})"
+    yield from _wrapped(f"Split by {facts['splitter']} ({options}).")
     heads = ("rows", "users", "items", "liked", "cold users", "cold items", "leaky")
     yield " " * 6 + "".join(f"{head:>{_width(head)}}" for head in heads)
     for name, part in facts["parts"].items():
@@ -76,22 +81,34 @@ def split_lines(facts: dict[str, Any]) -> Iterator[str]:
         cells = [f"{part[key]:,}" if key else liked for key in keys]
         row = "".join(f"{cell:>{_width(head)}}" for cell, head in zip(cells, heads, strict=True))
         yield f"{name:<6}{row}"
-    yield "cold: rows without a training event; leaky: rows that training knows the future of"
-    yield from (f"note: {note}" for note in facts["notes"])
+    yield "cold: no training event; leaky: training knows the future of the row"
+    for note in facts["notes"]:
+        if note not in {step["told"] for step in facts["filters"]}:
+            yield from _wrapped(f"note: {note}")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _COLUMNS, subsequent_indent="  ")
 
 
 def _width(head: str) -> int:
     return 8 if head == "liked" else 11
 
 
-def write_parts(split: Split, folder: Path) -> None:
-    """Write `train.parquet`, `valid.parquet` and `test.parquet` with the ids of the files.
+def check_free(folder: Path | None) -> None:
+    """Complain about a folder for parts that holds something else.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: it is not empty, or a file.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file.", remedy="Name a folder.")
+    if folder is not None and folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty.", remedy="Name another folder.")
+
+
+def write_parts(split: Split, folder: Path) -> None:
+    """Write `train.parquet`, `valid.parquet` and `test.parquet` with the ids of the files."""
     for part in PARTS:
         with atomic_file(folder / f"{part}.parquet") as handle:
             _with_ids(split.tables, split, part).write_parquet(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tastemaker.data.tables import Tables
 from tastemaker.errors import RecipeError
 from tastemaker.eval.protocol import one_of_n, requests
 from tastemaker.recipe import Recipe
-from tastemaker.recipe_data import DataConfig
+from tastemaker.recipe_data import DataConfig, GivenConfig
 from tastemaker.stage import Stage, Workspace, atomic_file
 
 __all__ = ["check", "data_stage", "facts", "prepared", "read"]
@@ -76,7 +76,7 @@ def read(config: DataConfig) -> Tables:
         interactions,
         items=_open(config, "items"),
         users=_open(config, "users"),
-        schema=Schema.from_dict(config.columns.model_dump()),
+        schema=_schema(config),
         policies=Policies(**config.policies.model_dump()),
     )
 
@@ -101,6 +101,14 @@ def facts(config: DataConfig, *, seed: int) -> dict[str, Any]:
     """Plain numbers about the tables and their split, nothing written."""
     split, _ = prepared(config, seed=seed)
     return describe(split.tables, split)
+
+
+def _schema(config: DataConfig) -> Schema:
+    """What the recipe says, with the column of the parts where there is one."""
+    schema = Schema.from_dict(config.columns.model_dump())
+    if isinstance(config.split, GivenConfig) and config.split.column not in schema.features:
+        return replace(schema, categorical=(*schema.categorical, config.split.column))
+    return schema
 
 
 def _check_builtin(config: DataConfig) -> None:

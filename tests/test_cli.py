@@ -1,14 +1,17 @@
 """The command line as a user meets it; `test_quickstart.py` runs it in processes of its own."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tastemaker.cli import COMMANDS
+from tastemaker.data.splits import PARTS
 
 Call = Callable[..., Any]
 RATINGS = "user_id,item_id,rating,timestamp\n"
@@ -180,3 +183,69 @@ def test_listing_commands(tastemaker: Call, tmp_path: Path) -> None:
     assert "tallrec" in tastemaker("methods", cwd=tmp_path).stdout
     assert "kar/item_movies" in tastemaker("templates", "list", cwd=tmp_path).stdout
     assert "disliked" in tastemaker("templates", "show", "tallrec/movie", cwd=tmp_path).stdout
+
+
+def test_data_commands_on_own_tables(tastemaker: Call, tables: Path) -> None:
+    parts = tastemaker("data", "split", "mine.yaml", "--out", "parts", cwd=tables)
+    assert parts.returncode == 0, parts.stderr
+    assert max(map(len, parts.stdout.splitlines())) <= 80
+    whole = [pl.read_parquet(tables / "parts" / f"{name}.parquet") for name in PARTS]
+    assert [frame.height for frame in whole] == [192, 24, 24]
+    assert {"user_id", "item_id", "time", "label", "cold_user"} <= set(whole[2].columns)
+    again = tastemaker("data", "split", "mine.yaml", "--out", "parts", cwd=tables)
+    refused(again, tables, "parts: is not empty.")
+
+    facts = json.loads(tastemaker("data", "split", "mine.yaml", "--json", cwd=tables).stdout)
+    assert facts["parts"]["test"]["events"] == 24
+    valid = json.loads(tastemaker("data", "validate", "mine.yaml", "--json", cwd=tables).stdout)
+    assert valid == {"ok": True, "source": "ratings", "events": 240, "users": 12, "items": 20} | {
+        "notes": []
+    }
+    page = tastemaker("data", "describe", "mine.yaml", "--html", "page.html", cwd=tables)
+    assert page.returncode == 0, page.stderr
+    assert "<svg" in (tables / "page.html").read_text()
+
+    (tables / "ratings.csv").write_text(RATINGS + "1,1,4,now\n1,99,4,7\n1,2,4,8\n")
+    broken = tastemaker("data", "validate", "mine.yaml", "--json", cwd=tables)
+    assert broken.returncode == 2
+    problems = json.loads(broken.stdout)["problems"]
+    assert {problem["column"] for problem in problems} == {"timestamp", "item_id"}
+    assert problems[0]["examples"] == [["ratings.csv, line 2", "'now'"]]
+
+
+def test_audit_exits_with_1_and_names_rows(tastemaker: Call, tables: Path) -> None:
+    nothing = tastemaker("data", "audit", "mine.yaml", cwd=tables)
+    assert nothing.returncode == 2
+    assert "Traceback" not in nothing.stderr
+    assert tastemaker("build", "mine.yaml", cwd=tables).returncode == 0
+    clean = tastemaker("data", "audit", "mine.yaml", cwd=tables)
+    assert clean.returncode == 0, clean.stdout
+    assert "0 failed" in clean.stdout
+    assert max(map(len, clean.stdout.splitlines())) <= 80
+
+    saved = tables / "runs" / "mine" / "data" / "requests-test.parquet"
+    frame = pl.read_parquet(saved)
+    frame.with_columns(cut=pl.col("cut") + 1).write_parquet(saved)
+    leaky = tastemaker("data", "audit", "mine.yaml", cwd=tables)
+    assert leaky.returncode == 1
+    assert "fail" in leaky.stdout
+    assert f"row {frame['row'][0]}" in leaky.stdout
+
+
+def test_init_writes_a_recipe_that_builds(tastemaker: Call, tables: Path) -> None:
+    options = ("--interactions", "ratings.csv", "--items", "items.csv")
+    first = tastemaker("init", "mine", *options, cwd=tables)
+    assert first.returncode == 0, first.stderr
+    assert max(map(len, first.stdout.splitlines())) <= 80
+    assert tastemaker("init", "mine", *options, cwd=tables).returncode == 2
+    built = tastemaker("build", "mine/recipe.yaml", "--set", "build.history=3", cwd=tables)
+    assert built.returncode == 0, built.stderr
+    odd = tastemaker("init", "other", "--interactions", "nothing.csv", cwd=tables)
+    refused(odd, tables / "other", "nothing.csv: there is no such file")
+    assert not (tables / "other").exists()
+
+
+def test_fetch_says_what_it_cannot_bring(tastemaker: Call, tmp_path: Path) -> None:
+    refused(tastemaker("data", "fetch", "ml-1n", cwd=tmp_path), tmp_path, "did you mean 'ml-1m'?")
+    asked = tastemaker("data", "fetch", "yelp", "--folder", "here", cwd=tmp_path)
+    refused(asked, tmp_path, "business.yelp.com", "here")

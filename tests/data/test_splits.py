@@ -380,6 +380,9 @@ def test_given_parts_are_taken_as_written():
     )
     assert [split.train.tolist(), split.valid.tolist(), split.test.tolist()] == [[0, 3], [1], [2]]
     assert len(split.notes) == 2
+    some = split_tables(given_tables(["train", "valid", "test", None]), "given", column="part")
+    assert [some.train.tolist(), some.valid.tolist(), some.test.tolist()] == [[0], [1], [2]]
+    assert "1 rows have nothing in column 'part': they are in no part." in some.notes
     with pytest.raises(
         DataError, match=r"holds in 2 rows what names no part: holdout, later\."
     ) as raised:

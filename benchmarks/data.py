@@ -113,6 +113,8 @@ def preparing(folder: Path, files: Path, *, rounds: int) -> list[dict[str, Any]]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
     for _ in range(rounds):
         for name, python in pythons.items():
+            for file in files.glob("**/ratings.*"):
+                file.read_bytes()  # the same warm cache for every side
             command = [str(python), __file__, "--worker", name, str(files / "ratings.csv")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -87,6 +87,8 @@ def _clock(
     if unit == "step":
         _note(table, column, bad=numbers.is_null(), problems=problems, complaint="is not a step")
         return numbers
+    if unit == "s" and _plain_seconds(numbers):
+        return numbers
     size = numbers.abs()
     low = {"s": 0, "ms": _LIMITS["s"], "us": _LIMITS["ms"], "ns": _LIMITS["us"]}[unit]
     high = _LIMITS.get(unit)
@@ -108,6 +110,14 @@ def _clock(
             severity="warning",
         )
     return seconds
+
+
+def _plain_seconds(numbers: pl.Series) -> bool:
+    """Whether all are seconds after the first one of 1970 and none is missing."""
+    low, high = numbers.min(), numbers.max()
+    if numbers.null_count() or not isinstance(low, int) or not isinstance(high, int):
+        return False
+    return low > 0 and high < _LIMITS["s"]
 
 
 def _iso(

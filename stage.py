@@ -36,6 +36,7 @@ __all__ = [
     "digest",
     "file_digest",
     "fingerprint",
+    "locked",
 ]
 
 MANIFEST = "manifest.json"
@@ -166,14 +167,9 @@ class Run:
             BusyError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BusyError(
-                    f"{self.folder} is in use by another tastemaker process.",
-                    remedy="Wait for it, or choose another folder with --out.",
-                ) from None
+        with locked(
+            self.folder / ".lock", remedy="Wait for it, or choose another folder with --out."
+        ):
             yield
 
     def artefact(self, stage: str) -> Path:
@@ -307,6 +303,27 @@ def file_digest(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@contextmanager
+def locked(path: Path, *, remedy: str) -> Iterator[None]:
+    """Hold a lock file for this process; its folder is there already.
+
+    Args:
+        path: The lock file; it stays behind.
+        remedy: What to do while another process holds it.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(
+                f"{path.parent} is in use by another tastemaker process.", remedy=remedy
+            ) from None
+        yield
 
 
 @contextmanager

@@ -8,7 +8,6 @@ the file is still that one, and starts again otherwise. `fetched.json` records w
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -27,8 +26,8 @@ from typing import Any, Protocol
 
 from tastemaker.data.builtin.base import BuiltinDataset, find_builtin
 from tastemaker.data.builtin.files import RemoteFile, checksum_of
-from tastemaker.errors import BusyError, DataError, MissingError
-from tastemaker.stage import Reporter, atomic_file
+from tastemaker.errors import DataError, MissingError
+from tastemaker.stage import Reporter, atomic_file, locked
 
 __all__ = ["Patience", "download", "fetch", "fetch_dataset"]
 
@@ -117,7 +116,11 @@ def fetch_dataset(
         return place
     place = dataset.folder(folder)
     report.line(f"{dataset.name}: {dataset.licence}")
-    with _locked(place):
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(place, error) from None
+    with locked(place / ".fetch.lock", remedy="Wait for it, or name another folder."):
         unpacked = bool(dataset.complete(place))
         for file in dataset.files:
             needed = not (unpacked and file.is_archive) or (place / file.name).exists()
@@ -381,21 +384,3 @@ def _unwritable(target: Path, error: OSError) -> DataError:
     return DataError(
         f"{target}: cannot be written ({why}).", remedy="Make room, or name another folder."
     )
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        handle = (place / ".fetch.lock").open("a+")
-    except OSError as error:
-        raise _unwritable(place, error) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(
-                f"{place} is being filled by another tastemaker process.",
-                remedy="Wait for it, or name another folder.",
-            ) from None
-        yield

@@ -6,6 +6,8 @@ item's number, title and genre tell its own; the mean of an item or a user tells
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -14,7 +16,7 @@ from tastemaker.data.splits import Split
 from tastemaker.data.splitters import global_time
 from tastemaker.data.tables import Tables, build_tables
 
-__all__ = ["SCHEMA", "checkerboard", "checkerboard_split"]
+__all__ = ["SCHEMA", "checkerboard", "checkerboard_split", "tied_world"]
 
 SCHEMA = Schema(
     user="user_id",
@@ -25,6 +27,14 @@ SCHEMA = Schema(
     title="title",
     text=("genres",),
 )
+_TIED = [
+    (7, 1, 10, 5.0),
+    (7, 2, 20, 1.0),
+    (7, 3, 30, 4.0),
+    (7, 4, 30, 2.0),
+    (7, 5, 40, 3.5),
+    (8, 2, 15, 4.0),
+]
 _FIRST_SECOND = 1_500_000_000
 _STEP = 3600
 _PARITY = ("Even", "Odd")
@@ -87,3 +97,17 @@ def checkerboard_split(
     """The world cut by global time; every part holds both parities."""
     tables = checkerboard(n_users, n_items, events=events, seed=seed)
     return global_time(tables, valid_from=valid_from, test_from=test_from)
+
+
+def tied_world(titles: Mapping[int, str] | None = None) -> Tables:
+    """Six events for checks by eye: user 7 has two at time 30, users 7 and 8 both met film 2.
+
+    Args:
+        titles: Item id (1 to 5) → title, where it is not to be `Film N`.
+    """
+    named = {number: f"Film {number}" for number in range(1, 6)} | dict(titles or {})
+    columns = ["user_id", "item_id", "timestamp", "rating"]
+    items = {"item_id": list(named), "title": list(named.values()), "genres": ["x"] * len(named)}
+    return build_tables(
+        pl.DataFrame(_TIED, schema=columns, orient="row"), items=pl.DataFrame(items), schema=SCHEMA
+    )

@@ -81,7 +81,7 @@ def read_ratings(files: Mapping[str, Path]) -> pl.DataFrame:
     path = files[_layout(files)[0]]
     if _is_original(files):
         return read_text(path, "\t", header=_RATING)
-    return _plain(read_text(path, "\t")).select(_RATING)
+    return read_text(path, "\t").select(_RATING)
 
 
 def read_films(files: Mapping[str, Path]) -> pl.DataFrame:
@@ -92,7 +92,7 @@ def read_films(files: Mapping[str, Path]) -> pl.DataFrame:
     """
     path = files[_layout(files)[1]]
     if not _is_original(files):
-        films = _plain(read_text(path, "\t"))
+        films = read_text(path, "\t")
         year = pl.format(" ({})", pl.col("release_year").replace("", None)).fill_null("")
         return films.select(
             "item_id",
@@ -111,12 +111,7 @@ def read_people(files: Mapping[str, Path]) -> pl.DataFrame:
     path = files[_layout(files)[2]]
     if _is_original(files):
         return read_text(path, "|", header=_PERSON)
-    return _plain(read_text(path, "\t")).select(_PERSON)
-
-
-def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """Columns without RecBole's types, whether or not the reader has taken them off already."""
-    return frame.rename({name: name.partition(":")[0] for name in frame.columns})
+    return read_text(path, "\t").select(_PERSON)
 
 
 DATASET = BuiltinDataset(

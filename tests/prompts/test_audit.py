@@ -19,27 +19,9 @@ from tastemaker.errors import LeakError
 from tastemaker.prompts.audit import audit_prompts, audit_user_texts, check_no_leak, shown_ids
 from tastemaker.prompts.build import instructions
 from tastemaker.prompts.template import find_template
-from tastemaker.testing.world import SCHEMA, checkerboard
+from tastemaker.testing.world import SCHEMA, checkerboard, tied_world
 
 TALLREC = find_template("tallrec/movie")
-# user, item, time, rating: user 7 has two events at time 30, users 7 and 8 both met film 2
-EVENTS = [
-    (7, 1, 10, 5.0),
-    (7, 2, 20, 1.0),
-    (7, 3, 30, 4.0),
-    (7, 4, 30, 2.0),
-    (7, 5, 40, 3.5),
-    (8, 2, 15, 4.0),
-]
-
-
-def small_world(titles: dict[int, str] | None = None) -> Tables:
-    named = {number: f"Film {number}" for number in range(1, 6)} | (titles or {})
-    frame = pl.DataFrame(EVENTS, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
-    items = pl.DataFrame(
-        {"item_id": list(named), "title": list(named.values()), "genres": ["x"] * len(named)}
-    )
-    return build_tables(frame, items=items, schema=SCHEMA)
 
 
 def built(tables: Tables, rows: Any, *, history: int = 10) -> pl.DataFrame:
@@ -77,7 +59,7 @@ def replaced(frame: pl.DataFrame, old: str, new: str) -> pl.DataFrame:
     ],
 )
 def test_the_audit_finds_what_does_not_belong(old: str, new: str, message: str) -> None:
-    tables = small_world()
+    tables = tied_world()
     row = row_of(tables, 7, 4)
     frame = built(tables, [row, row_of(tables, 7, 5)])
     check_no_leak(tables, frame, history=10)
@@ -92,7 +74,7 @@ def test_the_audit_finds_what_does_not_belong(old: str, new: str, message: str) 
     ("column", "value"), [("user_id", 8), ("item_id", 1), ("label", 1), ("timestamp", 31)]
 )
 def test_the_audit_compares_provenance_with_the_interaction(column: str, value: int) -> None:
-    tables = small_world()
+    tables = tied_world()
     row = row_of(tables, 7, 4)
     frame = built(tables, [row])
     wrong = frame.with_columns(pl.lit(value, dtype=frame.schema[column]).alias(column))
@@ -101,14 +83,14 @@ def test_the_audit_compares_provenance_with_the_interaction(column: str, value: 
 
 
 def test_the_audit_limits_the_events_to_the_history_asked_for() -> None:
-    tables = small_world()
+    tables = tied_world()
     frame = built(tables, [row_of(tables, 7, 5)], history=4)
     with pytest.raises(LeakError, match="shows 4 events, at most 3"):
         check_no_leak(tables, frame, history=3)
 
 
 def test_the_target_may_be_shown_when_a_film_of_its_title_was_met_before() -> None:
-    tables = small_world({5: "Film 1"})
+    tables = tied_world({5: "Film 1"})
     frame = built(tables, [row_of(tables, 7, 5)])
     assert contents(frame)[0].count('"Film 1"') == 2
     check_no_leak(tables, frame, history=10)
@@ -125,8 +107,8 @@ def failed(found: dict[str, Finding]) -> list[str]:
 
 
 def test_clean_prompts_pass_every_check() -> None:
-    tables = small_world()
-    rows = np.arange(len(EVENTS))
+    tables = tied_world()
+    rows = np.arange(tables.interactions.height)
     found = verdicts(tables, built(tables, rows), rows)
     assert failed(found) == []
     assert found["titles"].details["targets_met_before"] == 0
@@ -148,7 +130,7 @@ def test_clean_prompts_pass_every_check() -> None:
     ],
 )
 def test_planted_leaks_name_their_row(old: str, new: str, checks: list[str]) -> None:
-    tables = small_world()
+    tables = tied_world()
     row = row_of(tables, 7, 4)
     frame = replaced(built(tables, [row]), old, new)
     found = verdicts(tables, frame, [row])
@@ -161,7 +143,7 @@ def test_planted_leaks_name_their_row(old: str, new: str, checks: list[str]) -> 
 
 
 def test_an_answer_or_a_part_that_is_not_the_rows_own() -> None:
-    tables = small_world()
+    tables = tied_world()
     row = row_of(tables, 7, 4)
     frame = built(tables, [row, row + 1])
     turned = frame.with_columns(pl.col("completion").reverse())
@@ -247,13 +229,15 @@ def test_texts_about_users_show_events_up_to_their_cut() -> None:
 
 
 def test_what_shows_item_numbers(tmp_path: Path) -> None:
-    tables = small_world()
+    tables = tied_world()
     assert shown_ids(tables, [TALLREC]) is None
     path = tmp_path / "own.j2"
     head = '{#---\nfamily: own\ntask: Try.\nfields: {item_id: i}\nchoices: ["1", "0"]\n---#}\n'
     path.write_text(head + "Item {{ item_id }}?")
     assert "field item_id" in str(shown_ids(tables, [TALLREC, find_template(str(path))]))
-    frame = pl.DataFrame(EVENTS, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
-    untitled = build_tables(frame, schema=replace(SCHEMA, title=None, text=()))
+    untitled = build_tables(
+        tables.interactions.select("rating", user_id="user", item_id="item", timestamp="time"),
+        schema=replace(SCHEMA, title=None, text=()),
+    )
     assert "called by their id" in str(shown_ids(untitled, [TALLREC]))
     assert shown_ids(untitled, []) is None

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import polars as pl
 
 from tastemaker.data.checks import Problems, RawTable
+from tastemaker.data.readers.lossless import WHOLE
 
 __all__ = ["as_ids", "as_lists", "as_numbers", "as_words", "check_text", "harmonise"]
 
 _WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
-_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]"
 _TOKENS = r"<\|[^|<>\n]{1,40}\|>|</?s>|<<?/?SYS>>?|\[/?INST\]|<(start|end)_of_turn>|<(bos|eos)>"
 _REPLACED = "\ufffd"
@@ -48,7 +48,7 @@ def harmonise(ids: Sequence[pl.Series]) -> list[pl.Series]:
     [Int64, Int64]
     """
     texts = [series for series in ids if series.dtype == pl.String]
-    if all(bool(text.str.contains(_WHOLE).all()) for text in texts):
+    if all(bool(text.str.contains(WHOLE).all()) for text in texts):
         return [series.cast(pl.Int64) for series in ids]
     return [series.cast(pl.String) for series in ids]
 

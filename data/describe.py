@@ -15,7 +15,7 @@ from tastemaker.data.splits import PARTS, Split
 from tastemaker.data.tables import Tables
 from tastemaker.data.timeline import moment_text, timeline
 
-__all__ = ["describe", "describe_lines"]
+__all__ = ["describe", "describe_lines", "describe_parts"]
 
 Facts = dict[str, Any]
 _PERCENTILES = (10, 25, 50, 75, 90, 99)
@@ -58,7 +58,7 @@ def describe(tables: Tables, split: Split | None = None) -> Facts:
           and, 0 for train, `cold_user_rows`, `cold_item_rows`, `leaky_rows` (events not later than
           the newest train event of another user).
     """
-    events = _happened(tables.interactions)
+    events = tables.happened
     clock = tables.schema.is_clock
     facts: Facts = {
         **_sizes(tables, events, clock=clock),
@@ -72,14 +72,9 @@ def describe(tables: Tables, split: Split | None = None) -> Facts:
         "notes": [*tables.notes, *(split.notes if split else ())],
     }
     if split is not None:
-        facts |= _parts(split, clock=clock)
+        parts = describe_parts(split)
+        facts |= {**_borders(split, parts, clock=clock), "parts": parts}
     return {**facts, "remarks": remarks(facts)}
-
-
-def _happened(interactions: pl.DataFrame) -> pl.DataFrame:
-    if "sampled" not in interactions.columns:
-        return interactions
-    return interactions.filter(~pl.col("sampled"))
 
 
 def _sizes(tables: Tables, events: pl.DataFrame, *, clock: bool) -> Facts:
@@ -237,19 +232,25 @@ def _lengths(texts: pl.Series) -> Facts:
     }
 
 
-def _parts(split: Split, *, clock: bool) -> Facts:
-    frame = split.tables.interactions
-    real = ~frame["sampled"].to_numpy() if "sampled" in frame.columns else None
+def describe_parts(split: Split) -> dict[str, Facts]:
+    """What `describe` says about `parts`, without the rest."""
+    frame, sampled = split.tables.interactions, split.tables.sampled
+    clock = split.tables.schema.is_clock
     columns = {name: frame[name].to_numpy() for name in ("user", "item", "time", "label")}
     parts: dict[str, Facts] = {}
     for name in PARTS:
         rows = split.part(name)
-        kept = np.ones(len(rows), dtype=bool) if real is None else real[rows]
+        kept = np.ones(len(rows), dtype=bool) if sampled is None else ~sampled[rows]
         parts[name] = {
             **_part(columns, rows[kept], clock=clock),
             **_unseen(split, name, kept=kept),
             "sampled": int((~kept).sum()),
         }
+    return parts
+
+
+def _borders(split: Split, parts: Mapping[str, Facts], *, clock: bool) -> Facts:
+    """Sizes of the parts, where they begin, and how much of test train does not know."""
     test = parts["test"]
     return {
         **{f"{name}_rows": len(split.part(name)) for name in PARTS},
@@ -259,7 +260,6 @@ def _parts(split: Split, *, clock: bool) -> Facts:
         },
         "test_user_unseen_share": _share(test["cold_user_rows"], test["events"]),
         "test_item_unseen_share": _share(test["cold_item_rows"], test["events"]),
-        "parts": parts,
     }
 
 

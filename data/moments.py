@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["parse_moment", "show_moment"]
+__all__ = ["parse_iso", "parse_moment", "show_moment"]
+
+
+def parse_iso(text: str) -> datetime | None:
+    """An ISO date or time, UTC unless it says otherwise; None where the text is neither."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_moment(text: str, *, is_clock: bool) -> int | None:
@@ -18,14 +27,13 @@ def parse_moment(text: str, *, is_clock: bool) -> int | None:
     Returns:
         None where the text is neither.
     """
-    try:
-        if not is_clock:
+    if not is_clock:
+        try:
             return int(text)
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(-(-moment.timestamp() // 1))
+        except ValueError:
+            return None
+    moment = parse_iso(text)
+    return None if moment is None else int(-(-moment.timestamp() // 1))
 
 
 def show_moment(moment: int, *, is_clock: bool) -> str:

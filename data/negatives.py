@@ -147,12 +147,11 @@ class _Popular:
     """The item of a random one among some events: in proportion to counts without counting."""
 
     def __init__(self, tables: Tables, rows: Rows) -> None:
-        events = tables.interactions
-        if "sampled" in events.columns:
-            rows = rows[~events["sampled"].to_numpy()[rows]]
+        if tables.sampled is not None:
+            rows = rows[~tables.sampled[rows]]
         if not len(rows):
             raise DataError("popularity is to be counted, but there is no event to count.")
-        self._met = np.sort(events["item"].to_numpy()[rows])
+        self._met = np.sort(tables.interactions["item"].to_numpy()[rows])
         self._n_items = tables.n_items
 
     def items(self, rows: Rows, chances: Weights) -> NDArray[Any]:
@@ -192,8 +191,8 @@ class _Met:
     def __init__(self, tables: Tables, users: NDArray[np.bool_]) -> None:
         events = tables.interactions
         chosen = users[events["user"].to_numpy()]
-        if "sampled" in events.columns:
-            chosen &= ~events["sampled"].to_numpy()
+        if tables.sampled is not None:
+            chosen &= ~tables.sampled
         rows = np.flatnonzero(chosen)
         people, items = (events[name].to_numpy()[rows] for name in ("user", "item"))
         # Rows stand in the order of time, and both sorts keep it within a pair.

@@ -39,8 +39,8 @@ def newest_events(tables: Tables, quotas: Quotas, *, seed: int) -> Codes:
     events = tables.interactions
     users, items, times = (events[name].to_numpy() for name in ("user", "item", "time"))
     rows: Numbers | None = None
-    if "sampled" in events.columns:
-        rows = np.flatnonzero(~events["sampled"].to_numpy())
+    if tables.sampled is not None:
+        rows = np.flatnonzero(~tables.sampled)
         users, items, times = users[rows], items[rows], times[rows]
     order, starts = order_by(users, times=times)
     codes = _by_position(starts, quotas)
@@ -67,10 +67,10 @@ def follow_likes(tables: Tables, codes: Codes, *, seed: int) -> None:
         seed: Of that order.
     """
     events = tables.interactions
-    if "sampled" not in events.columns:
+    sampled = tables.sampled
+    if sampled is None:
         return
     users, items, times = (events[name].to_numpy() for name in ("user", "item", "time"))
-    sampled = events["sampled"].to_numpy()
     liked = ~sampled & (events["label"].to_numpy() == 1)
     # Rows of one (time, user) stand side by side.
     group = np.cumsum(_fresh(users) | _fresh(times)) - 1

@@ -70,9 +70,8 @@ class Split:
     @property
     def train_events(self) -> Rows:
         """Rows of `train` that happened: without the negatives that were drawn, int64."""
-        if "sampled" not in self.tables.interactions.columns:
-            return self.train
-        return self.train[~self._column("sampled")[self.train]]
+        sampled = self.tables.sampled
+        return self.train if sampled is None else self.train[~sampled[self.train]]
 
     def cold_users(self, part: str) -> NDArray[np.bool_]:
         """Whether the user of each row of the part has no train event, bool [n]."""

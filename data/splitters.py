@@ -395,13 +395,7 @@ def _leak(split: Split, part: str) -> str:
 
 
 def _short_users(tables: Tables, least: int) -> tuple[str, ...]:
-    events = tables.interactions
-    users = (
-        events["user"]
-        if "sampled" not in events.columns
-        else events.filter(~pl.col("sampled"))["user"]
-    )
-    counts = np.bincount(users.to_numpy())
+    counts = np.bincount(tables.happened["user"].to_numpy())
     short, active = int(((counts > 0) & (counts < least)).sum()), int((counts > 0).sum())
     if not short:
         return ()

@@ -17,6 +17,7 @@ from typing import Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tastemaker.data.checks import Problems, RawTable
 from tastemaker.data.columns import (
@@ -77,6 +78,20 @@ class Tables:
     def titles(self) -> list[str]:
         """Title of item i at position i."""
         return self.items["title"].to_list()
+
+    @property
+    def sampled(self) -> NDArray[np.bool_] | None:
+        """Which interactions were drawn as negatives, bool [events]; None where none were."""
+        if "sampled" not in self.interactions.columns:
+            return None
+        return self.interactions["sampled"].to_numpy()
+
+    @property
+    def happened(self) -> pl.DataFrame:
+        """The interactions without those that were drawn; rows are then not those of events."""
+        if "sampled" not in self.interactions.columns:
+            return self.interactions
+        return self.interactions.filter(~pl.col("sampled"))
 
     def user_index(self, user_id: str) -> int:
         """Dense number of the user with this external id, given as text.

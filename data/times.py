@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import polars as pl
 
 from tastemaker.data.checks import Problems, RawTable
+from tastemaker.data.moments import parse_iso
 from tastemaker.data.schema import TimeUnit
 
 __all__ = ["as_times"]
@@ -147,12 +146,8 @@ def _text_seconds(cells: pl.Series) -> pl.Series:
 
 
 def _iso_seconds(text: str) -> int | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() // 1)
+    moment = parse_iso(text)
+    return None if moment is None else int(moment.timestamp() // 1)
 
 
 def _note(

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from tastemaker.data.checks import TablesError
-from tastemaker.data.describe import describe
+from tastemaker.data.describe import describe_parts
 from tastemaker.data.splits import PARTS, Split
 from tastemaker.data.tables import Tables
 from tastemaker.errors import DataError
@@ -20,7 +20,6 @@ from tastemaker.recipe import Recipe, load_recipe
 from tastemaker.stage import atomic_file
 
 __all__ = ["check_free", "load", "split_facts", "split_lines", "validated", "write_parts"]
-
 
 _COLUMNS = 80
 
@@ -55,14 +54,13 @@ def validated(recipe: Recipe) -> dict[str, Any]:
 def split_facts(recipe: Recipe) -> tuple[dict[str, Any], Split]:
     """Filters with counts before and after, each part with its sizes, warnings; and the split."""
     split, steps = prepared(recipe.data, seed=recipe.seed)
-    known = describe(split.tables, split)
     options = recipe.data.split.model_dump()
     facts = {
         "splitter": options.pop("name"),
         "options": options,
         "filters": [{**asdict(step), "told": str(step)} for step in steps],
-        "parts": known["parts"],
-        "notes": known["notes"],
+        "parts": describe_parts(split),
+        "notes": [*split.tables.notes, *split.notes],
     }
     return facts, split
 

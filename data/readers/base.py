@@ -14,7 +14,7 @@ import polars as pl
 
 from tastemaker.errors import DataError
 
-__all__ = ["TableSource", "check_file", "chosen", "not_utf8", "open_bytes", "text_lines"]
+__all__ = ["OneFile", "TableSource", "check_file", "chosen", "not_utf8", "open_bytes", "text_lines"]
 
 _GZIP = b"\x1f\x8b"
 
@@ -62,6 +62,23 @@ class TableSource(ABC):
     def places(self, rows: Sequence[int]) -> list[str]:
         """Where rows (from 0) stand, for messages: `x.parquet, row 5` counts from 1."""
         return [f"{self.name}, row {row + 1}" for row in rows]
+
+
+class OneFile(TableSource):
+    """A table in a file of its own.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file itself."""
+        return (self.path,)
 
 
 def chosen(have: Sequence[str], wanted: Collection[str] | None) -> list[str]:

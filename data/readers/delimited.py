@@ -15,7 +15,7 @@ from typing import Literal
 
 import polars as pl
 
-from tastemaker.data.readers.base import TableSource, chosen, open_bytes, text_lines
+from tastemaker.data.readers.base import OneFile, chosen, open_bytes, text_lines
 from tastemaker.data.readers.lossless import guess_types, is_exact, survey_numbers
 from tastemaker.errors import DataError
 
@@ -36,7 +36,7 @@ class _Header:
     lines: int
 
 
-class DelimitedFile(TableSource):
+class DelimitedFile(OneFile):
     """A text table, gzipped or not; empty cells are null.
 
     Lines that are blank at the end of the file are no rows; elsewhere they are rows of nulls.
@@ -58,16 +58,10 @@ class DelimitedFile(TableSource):
         encoding: str = "utf-8",
         header: Sequence[str] | None = None,
     ) -> None:
-        self.path = path
-        self.name = path.name
+        super().__init__(path)
         self.separator = separator
         self.encoding = encoding
         self._given = header
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file itself."""
-        return (self.path,)
 
     @property
     def hints(self) -> Mapping[str, str]:

@@ -7,12 +7,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from tastemaker.data.readers.base import TableSource, chosen, not_utf8, open_bytes
+from tastemaker.data.readers.base import OneFile, chosen, not_utf8, open_bytes
 from tastemaker.data.readers.lossless import WHOLE
 from tastemaker.data.readers.values import EXACT_FLOAT, as_series, stack
 from tastemaker.errors import DataError
@@ -27,7 +26,7 @@ _ALLOWED = 'one object a line, such as {"user_id": "A1", "rating": 5.0}'
 Types = Mapping[str, pl.DataType]
 
 
-class JsonLines(TableSource):
+class JsonLines(OneFile):
     """A file with a JSON object in each line (or one array of objects), gzipped or not.
 
     Numbers and words keep their type; a column that holds both is text. Lists of words are lists;
@@ -36,15 +35,6 @@ class JsonLines(TableSource):
     """
 
     open_ended = True
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = path.name
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file itself."""
-        return (self.path,)
 
     def columns(self) -> list[str]:
         """Names of the columns in the first thousand rows."""

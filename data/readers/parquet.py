@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import polars as pl
 
-from tastemaker.data.readers.base import TableSource, chosen
+from tastemaker.data.readers.base import OneFile, chosen
 from tastemaker.errors import DataError
 
 __all__ = ["ParquetFile"]
 
 
-class ParquetFile(TableSource):
+class ParquetFile(OneFile):
     """A Parquet file; only the wanted columns are read, with their own types."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = path.name
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file itself."""
-        return (self.path,)
 
     def columns(self) -> list[str]:
         """Names of the columns, in order."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tastemaker.data.readers.base import TableSource, chosen, text_lines
+from tastemaker.data.readers.base import OneFile, chosen, text_lines
 from tastemaker.data.readers.lossless import WHOLE
 from tastemaker.errors import DataError
 
@@ -19,7 +19,7 @@ _SHOWN = 5
 _ALLOWED = "lines such as: 17 4 9 23 (user, then items from the oldest to the newest)"
 
 
-class SequenceFile(TableSource):
+class SequenceFile(OneFile):
     """Lines of blank-separated ids; columns `user_id`, `item_id`, and `position` from 0.
 
     Args:
@@ -28,14 +28,8 @@ class SequenceFile(TableSource):
     """
 
     def __init__(self, path: Path, *, encoding: str = "utf-8") -> None:
-        self.path = path
-        self.name = path.name
+        super().__init__(path)
         self.encoding = encoding
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file itself."""
-        return (self.path,)
 
     def columns(self) -> list[str]:
         """`user_id`, `item_id`, `position`."""

@@ -20,7 +20,7 @@ COMMANDS = {
     "init": "Look at your tables and write a first recipe for them.",
     "doctor": "What is installed, where models and data are, what is missing.",
     "data": "Validate, describe, split, audit and fetch data.",
-    "templates": "List and show prompt templates.",
+    "templates": "List, show, render and lint prompt templates.",
     "build": "Run a recipe up to its instructions.",
     "tune": "Run a recipe up to its tuned adapter.",
     "reason": "Run a recipe up to its generated knowledge.",

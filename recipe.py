@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from tastemaker.errors import RecipeError, UnknownNameError, nearest
+from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_data import Config, DataConfig
 
 __all__ = [
@@ -28,15 +29,6 @@ __all__ = [
     "TuneConfig",
     "load_recipe",
 ]
-
-
-class BuildConfig(Config):
-    """Which template turns which rows into instructions."""
-
-    template: str = "tallrec/movie"
-    history: int = Field(10, gt=0, description="events shown; TALLRec: 10")
-    train_examples: int | None = Field(None, gt=0, description="seeded sample; all when empty")
-    valid_examples: int | None = Field(None, gt=0)
 
 
 class LoraConfig(Config):
@@ -141,7 +133,7 @@ class Recipe(Config):
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `section.key=value` overrides, check everything.
 
-    Relative paths in the `data` section are taken from the recipe's own folder.
+    Relative paths in the `data` section and of templates are taken from the recipe's own folder.
 
     Raises:
         RecipeError: unreadable file, not YAML, or wrong keys or values, all in one message.
@@ -150,6 +142,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     for text in overrides:
         _override(values, text)
     _anchor(values.get("data"), folder=path.parent)
+    _anchor_templates(values, folder=path.parent)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -174,6 +167,24 @@ def _anchor(data: Any, *, folder: Path) -> None:
                     table[key] = _beside(folder, table[key])
         elif table is not None:
             data[name] = _beside(folder, table)
+
+
+def _anchor_templates(values: dict[str, Any], *, folder: Path) -> None:
+    """Take relative paths of the user's own templates from the recipe's own folder, in place."""
+
+    def found(name: Any) -> Any:
+        own = isinstance(name, str) and name.endswith(".j2")
+        return _beside(folder, name) if own else name
+
+    for section in ("build", "reason"):
+        keys = values.get(section)
+        for key in ("templates", "user_template", "item_template"):
+            if isinstance(keys, dict) and key in keys:
+                value = keys[key]
+                if isinstance(value, dict):
+                    keys[key] = {found(name): weight for name, weight in value.items()}
+                else:
+                    keys[key] = [*map(found, value)] if isinstance(value, list) else found(value)
 
 
 def _beside(folder: Path, place: Any) -> Any:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from numpy.typing import ArrayLike
@@ -29,15 +28,16 @@ from tastemaker.agents.knowledge import (
 from tastemaker.data.history import Histories
 from tastemaker.data.tables import Tables
 from tastemaker.errors import StageError, TastemakerError, UserError
-from tastemaker.prompts.render import article_first, display_titles, plain
+from tastemaker.prompts.catalogue import Catalogue
+from tastemaker.prompts.fields import FIELDS
+from tastemaker.prompts.render import article_first, display_titles, plain, profiles
 from tastemaker.prompts.template import Template
 from tastemaker.stage import Reporter
 
 __all__ = ["Question", "answer", "encoder_text", "item_questions", "user_questions"]
 
-_USER_FIELDS = ("profile", "history", "factors")
+_USER_FIELDS = ("profile", "rated_history", "factors")
 _ITEM_FIELDS = ("title", "factors")
-_PROFILE_COLUMNS = ("gender", "age", "occupation")
 _CONCURRENT = 16  # requests to a remote service at a time
 
 
@@ -85,7 +85,7 @@ def user_questions(
     Args:
         tables: Users, items and interactions.
         histories: Index over the interactions of `tables`.
-        template: Of the fields `profile`, `history` and `factors`.
+        template: Of the fields `profile`, `rated_history` and `factors`.
         users: int [n], dense ids.
         cap: Most events shown; KAR: 30 (ML-1M), 15 (Amazon).
         factors: What to consider; the template's own list when empty.
@@ -97,7 +97,7 @@ def user_questions(
     wanted = np.asarray(users, dtype=np.int64)
     totals = histories.oldest(wanted, counts=np.full(len(wanted), len(histories))).lengths
     past = histories.oldest(wanted, counts=np.minimum((totals + 1) // 2, cap))
-    titles, profiles, events = _titles(tables), _profiles(tables), tables.interactions[past.events]
+    titles, phrases, events = _titles(tables), profiles(tables), tables.interactions[past.events]
     shown = [titles[item] for item in events["item"]]
     stars = [f"{rating:g}" for rating in events["rating"]]
     questions = []
@@ -106,8 +106,8 @@ def user_questions(
         if start == stop:
             continue
         values = {
-            "profile": profiles[user],
-            "history": list(zip(shown[start:stop], stars[start:stop], strict=True)),
+            "profile": phrases[user],
+            "rated_history": list(zip(shown[start:stop], stars[start:stop], strict=True)),
             "factors": _factors(template, factors),
         }
         questions.append(
@@ -131,14 +131,15 @@ def item_questions(
 
     Args:
         tables: Gives the titles.
-        template: Of the fields `title` and `factors`.
+        template: Of the fields `title` and `factors`, and of columns of the items.
         items: int [n], dense ids.
         factors: Attributes to describe; the template's own list when empty.
 
     Raises:
         UserError: the template needs other fields.
     """
-    known = _known_fields(template, _ITEM_FIELDS)
+    columns = _item_columns(tables, template)
+    known = _known_fields(template, (*_ITEM_FIELDS, *columns))
     titles = _titles(tables)
     listed = _factors(template, factors)
     return [
@@ -146,7 +147,15 @@ def item_questions(
             kind="item",
             entity=item,
             entity_id=str(tables.items["item_id"][item]),
-            messages=_messages(template, {"title": titles[item], "factors": listed}, known),
+            messages=_messages(
+                template,
+                {
+                    "title": titles[item],
+                    "factors": listed,
+                    **{name: values[item] for name, values in columns.items()},
+                },
+                known,
+            ),
             cut_time=None,
             events=(),
             chain=template.name,
@@ -311,14 +320,26 @@ def _failure(error: Exception, *, model_name: str, count: int) -> TastemakerErro
     return failure
 
 
+def _item_columns(tables: Tables, template: Template) -> dict[str, list[str]]:
+    """Plain texts of the columns of the items that a template shows; empty where optional."""
+    catalogue, found = Catalogue(tables), {}
+    for name in sorted(template.asked - FIELDS.keys()):
+        texts = catalogue.text(name)
+        if texts is not None and texts.place == "items":
+            found[name] = texts.values.to_list()
+        elif name in template.optional:
+            found[name] = [""] * tables.n_items
+    return found
+
+
 def _known_fields(template: Template, offered: Sequence[str]) -> list[str]:
-    unknown = sorted(template.fields() - set(offered))
+    unknown = sorted(template.asked - set(offered))
     if unknown:
         raise UserError(
             f"template '{template.name}' needs {', '.join(unknown)}, which this question has not.",
             allowed=f"fields: {', '.join(offered)}",
         )
-    return [name for name in offered if name in template.fields()]
+    return [name for name in offered if name in template.asked]
 
 
 def _messages(
@@ -334,17 +355,6 @@ def _titles(tables: Tables) -> list[str]:
 def _factors(template: Template, factors: Sequence[str]) -> list[str]:
     # A semicolon would move the place where `encoder_text` cuts the question off.
     return [plain(factor).replace(";", ",") for factor in factors or template.factors]
-
-
-def _profiles(tables: Tables) -> list[str]:
-    """Phrase per user from the columns KAR names, empty where there are none."""
-    columns = [name for name in _PROFILE_COLUMNS if name in tables.users.columns]
-    if not columns:
-        return [""] * tables.n_users
-    rows = tables.users.select(pl.col(columns).cast(pl.String)).iter_rows(named=True)
-    return [
-        ", ".join(f"{name} {plain(value)}" for name, value in row.items() if value) for row in rows
-    ]
 
 
 def _length(question: Question) -> int:

@@ -22,7 +22,12 @@ from tastemaker.data.builtin.base import load_builtin
 from tastemaker.data.splitters import split_tables
 from tastemaker.models.language import LanguageModel, load_language_model
 from tastemaker.models.scoring import answer_tokens, score_yes_no
-from tastemaker.prompts.build import instructions
+from tastemaker.prompts.binding import Binder
+from tastemaker.prompts.catalogue import Catalogue
+from tastemaker.prompts.examples import Examples
+from tastemaker.prompts.formats import find_format
+from tastemaker.prompts.mixture import Mixture
+from tastemaker.prompts.source import InstructionSource
 from tastemaker.prompts.template import find_template
 
 
@@ -68,9 +73,13 @@ def real_prompts(count: int) -> list[Any]:
     tables = load_builtin("movielens-small")
     split = split_tables(tables, "global_time", valid_from=0.8, test_from=0.9)
     rows = np.random.default_rng(0).choice(split.test, size=count, replace=False)
-    template = find_template("tallrec/movie")
-    frame = instructions(tables, split.histories, rows, template=template, history=10, split="test")
-    return frame["prompt"].to_list()
+    source = InstructionSource(
+        Binder(split.histories, Catalogue(tables), history=10),
+        Examples.of_rows(tables, rows),
+        Mixture.of([find_template("tallrec/movie")]),
+        "test",
+    )
+    return find_format("trl").arrange(source.frame())["prompt"].to_list()
 
 
 def one_by_one(model: LanguageModel, prompts: Sequence[Any]) -> list[float]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tastemaker.stage import Run
 
 __all__ = ["command_until", "execute", "recipe_options"]
 
@@ -56,7 +59,7 @@ def execute(
     out: Path | None = None,
     forced: Sequence[str] = (),
     until: str | None = None,
-) -> None:
+) -> Run:
     """Run every stage of a recipe that is not current, telling the time of each."""
     from tastemaker.recipe import load_recipe
 
@@ -85,3 +88,4 @@ def execute(
         from tastemaker.methods.reporting import terminal_summary
 
         terminal.line("\n" + terminal_summary(run))
+    return run

@@ -18,7 +18,7 @@ from tastemaker.data.audit import real_events, values_before
 from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 
-__all__ = ["IdProbe", "audit_ids", "id_probe"]
+__all__ = ["IdProbe", "audit_ids", "id_probe", "probe_finding"]
 
 _K = 10
 _FACTOR = 2.0  # popularity itself, or items numbered by their first training event, stay below
@@ -66,18 +66,19 @@ class IdProbe:
         return {**asdict(self), "reveals": self.reveals}
 
 
-def id_probe(split: Split, *, numbers: Numbering = "dense") -> IdProbe | None:
+def id_probe(split: Split, *, numbers: Numbering | pl.Series = "dense") -> IdProbe | None:
     """Rank the items by their number alone, for every test event.
 
     Args:
         split: Its test part is asked; histories are all strictly earlier events.
-        numbers: `dense` or `external` item numbers.
+        numbers: `dense` or `external` item numbers, or integers [n_items].
 
     Returns:
         None when external ids are no whole numbers, or no test event has a history.
     """
     tables = split.tables
-    ids = tables.items["item" if numbers == "dense" else "item_id"]
+    named = "item" if isinstance(numbers, str) and numbers == "dense" else "item_id"
+    ids = tables.items[named] if isinstance(numbers, str) else numbers
     if not ids.dtype.is_integer():
         return None
     events = real_events(tables)
@@ -124,20 +125,30 @@ def audit_ids(split: Split, *, shown_by: str | None = None) -> list[Finding]:
     found = []
     for numbers in ("dense", "external"):
         probe = id_probe(split, numbers=numbers)
-        if probe is None:
-            continue
-        told = f"HR@10 {_told(max(probe.hr10, probe.last_hr10))} by number alone"
-        told += f" (popularity {_told(probe.popularity_hr10)}, chance {_told(probe.chance_hr10)})"
-        check, text = f"ids: {numbers} item numbers", f"{probe.n:,} test events: {told}"
-        if not probe.reveals:
-            found.append(Finding(check, "pass", text, details=probe.to_dict()))
-        elif shown_by is None:
-            text += "; as text they would reveal the target, nothing shows them"
-            found.append(Finding(check, "warn", text, details=probe.to_dict()))
-        else:
-            text += f"; they reveal the target, and {shown_by} shows them as text"
-            found.append(Finding(check, "fail", text, details=probe.to_dict()))
+        if probe is not None:
+            found.append(probe_finding(probe, f"ids: {numbers} item numbers", shown_by=shown_by))
     return found
+
+
+def probe_finding(probe: IdProbe, check: str, *, shown_by: str | None) -> Finding:
+    """The verdict on one numbering.
+
+    Args:
+        probe: What the rules score on it.
+        check: Name of the check.
+        shown_by: What shows the numbers as text; None when nothing does.
+    """
+    text = (
+        f"{probe.n:,} test events: HR@10 {_told(max(probe.hr10, probe.last_hr10))} by number alone "
+        f"(popularity {_told(probe.popularity_hr10)}, chance {_told(probe.chance_hr10)})"
+    )
+    if not probe.reveals:
+        return Finding(check, "pass", text, details=probe.to_dict())
+    if shown_by is None:
+        text += "; as text they would reveal the target, nothing shows them"
+        return Finding(check, "warn", text, details=probe.to_dict())
+    text += f"; they reveal the target, and {shown_by} shows them as text"
+    return Finding(check, "fail", text, details=probe.to_dict())
 
 
 def _scores(distances: NDArray[np.int64]) -> tuple[float, float]:

@@ -297,8 +297,8 @@ def _listed(
             f"user '{tables.users['user_id'][user]}' had met all but {len(items)} of the items "
             f"that can be drawn at {moment}; {per_row} are needed.",
             allowed=f"the catalogue has {tables.n_items:,} items.",
-            remedy="Draw fewer (data.negatives.per_positive, data.requests.candidates.n), or "
-            "uniformly from the whole catalogue.",
+            remedy="Draw fewer (data.negatives.per_positive, data.requests.candidates.n, "
+            "build.candidates), or uniformly from the whole catalogue.",
         )
     chances = fractions(hashed(row, items, _ATTEMPTS, seed=seed))
     keys = -np.log1p(-chances) / np.abs(weights[items])

@@ -5,6 +5,7 @@ With `--check` nothing is written; pages that differ are named and the exit code
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import click
 from tastemaker.cli import COMMANDS, cli
 from tastemaker.data.builtin.base import BuiltinDataset, builtin_names, find_builtin
 from tastemaker.data.builtin.files import RemoteFile
-from tastemaker.prompts.template import find_template, template_names
+from tastemaker.prompts.fields import FIELDS
+from tastemaker.prompts.template import Template, find_template, template_names
 from tastemaker.registry import load, names
 
 DOCS = Path(__file__).resolve().parent
@@ -98,14 +100,67 @@ def methods_page() -> str:
 
 
 def templates_page() -> str:
-    """Every template with its fields and source."""
-    parts = [f"{NOTE}\n# Prompt templates\n"]
+    """Fields, then every template of each family with its task and a link to its file."""
+    parts = [
+        f"{NOTE}\n# Prompt templates\n",
+        "Each is one Jinja file with its facts on top; `tastemaker templates show NAME` prints it, "
+        "`render` shows it on your rows. [Prompts and data sets](prompts.md) says how to write and "
+        "combine them.\n",
+        "## Fields\n",
+        *_field_tables(),
+    ]
+    families: dict[str, list[Template]] = {}
     for name in template_names():
-        template = find_template(name)
-        fields = "\n".join(f"* `{key}`: {text}" for key, text in template.meanings.items())
-        parts.append(f"## {name}\n\n{template.task}\n\nReference: {template.reference}\n")
-        parts.append(f"{fields}\n\n```jinja\n{template.source.strip()}\n```\n")
+        families.setdefault(name.partition("/")[0], []).append(find_template(name))
+    for family, members in families.items():
+        papers = dict.fromkeys(_paper(one.reference) for one in members)
+        parts.append(f"## {family}\n\n{'; '.join(papers)}.\n")
+        rows = ["| template | task | asks | answer |", "|---|---|---|---|"]
+        rows += [
+            f"| [`{one.name}`](../prompts/library/{one.name}.j2){'' if one.seen else ' (unseen)'} "
+            f"| {one.task} | {one.about} | {_answer(one)} |"
+            for one in members
+        ]
+        parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+_ROLES = {
+    "user": "The user",
+    "item": "The target item",
+    "past": "The past, strictly before the target",
+    "choice": "Candidates",
+    "outcome": "The outcome: for answers, or for prompts that say `given`",
+    "constant": "The data as a whole",
+}
+
+
+def _field_tables() -> Iterator[str]:
+    for role, title in _ROLES.items():
+        yield f"{title}:\n"
+        for field in FIELDS.values():
+            if field.role == role:
+                kind = {"text": "", "texts": " (list)", "tuples": " (list of tuples)"}[field.kind]
+                yield f"* `{field.name}`{kind}: {field.meaning}"
+        yield ""
+    yield (
+        "Any other name is a column of the items, the users or the interactions, as text; "
+        "`build.columns` says which one where the names differ.\n"
+    )
+
+
+def _paper(reference: str) -> str:
+    """Authors, venue and number, without what is said of the single template."""
+    return re.split(r"[;,] (?:prompt|template|official|the|variant)", reference)[0].split(";")[0]
+
+
+def _answer(template: Template) -> str:
+    if template.answers_by_label:
+        return " or ".join(f"`{choice}`" for choice in template.choices)
+    if not template.has_answer:
+        return "–"
+    fields = sorted(template.fields("answer"))
+    return ", ".join(f"`{name}`" for name in fields)
 
 
 def _file_line(name: str, file: RemoteFile) -> str:

@@ -31,11 +31,12 @@ from tastemaker.data.id_probe import audit_ids
 from tastemaker.data.splits import Split
 from tastemaker.eval.protocol import Requests, requests
 from tastemaker.methods.base import load_split
+from tastemaker.methods.building import audit_build
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
 from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.prompts.audit import shown_ids
-from tastemaker.prompts.template import find_template
+from tastemaker.prompts.template import find_templates
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run
 
@@ -43,7 +44,7 @@ __all__ = ["audit", "audit_baselines", "audit_knowledge_use", "audit_recommender
 
 _BATCH = 200_000  # targets whose features are looked at together
 _FITTED_ROWS = 500_000  # enough training rows to tell whether a fit looks elsewhere
-_TEMPLATES = {"build": ("template",), "reason": ("user_template", "item_template")}
+_TEMPLATES = {"build": ("templates",), "reason": ("user_template", "item_template")}
 _ASKED: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 _ORDER = ("build", "tune", "reason", "encode", "train")
 
@@ -204,8 +205,9 @@ def _shows_ids(recipe: Recipe, run: Run, split: Split) -> str | None:
         if stage in stages:
             manifest = run.manifest(stage)
             config = manifest.config if manifest else getattr(recipe, stage).model_dump()
-            names += [str(config[key]) for key in keys]
-    return shown_ids(split.tables, [find_template(name) for name in names])
+            for key in keys:
+                names += [config[key]] if isinstance(config[key], str) else [*config[key]]
+    return shown_ids(split.tables, find_templates(names))
 
 
 def _stage_audits(
@@ -213,6 +215,10 @@ def _stage_audits(
 ) -> list[tuple[str, Callable[[Run, Split], Sequence[Finding]]]]:
     methods = [registry.load("method", name) for name in recipe.methods]
     checks = {stage: check for method in methods for stage, check in method.audits.items()}
+    if any("build" in make(recipe).needs for one in methods for make in one.stages.values()) or (
+        "build" in recipe.model_fields_set
+    ):
+        checks["build"] = audit_build
     return [(stage, checks[stage]) for stage in _ORDER if stage in checks]
 
 

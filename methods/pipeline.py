@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tastemaker import registry
 from tastemaker.errors import RecipeError, UserError
-from tastemaker.methods import comparison, prepare, reporting
+from tastemaker.methods import building, comparison, prepare, reporting
 from tastemaker.methods.base import Method
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Stage
@@ -29,6 +29,9 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
     methods = [registry.load("method", name) for name in recipe.methods]
     check(recipe, methods)
     builders = {name: build for method in methods for name, build in method.stages.items()}
+    if _builds(recipe, builders, until=until):
+        building.check(recipe)
+        builders["build"] = building.build_stage
     middle = [builders[name](recipe) for name in ORDER if name in builders]
     needed = ["data", *(stage.name for stage in middle)]
     found = [
@@ -38,6 +41,14 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
         reporting.report_stage(recipe, methods, needs=[*needed, "evaluate"]),
     ]
     return found if until is None else _only_needed(found, until)
+
+
+def _builds(
+    recipe: Recipe, builders: Mapping[str, Callable[[Recipe], Stage]], *, until: str | None
+) -> bool:
+    """Whether the recipe makes a data set: it says so, or one of its stages reads one."""
+    wanted = until == "build" or "build" in recipe.model_fields_set
+    return wanted or any("build" in make(recipe).needs for make in builders.values())
 
 
 def check(recipe: Recipe, methods: Sequence[Method]) -> None:

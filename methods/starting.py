@@ -24,11 +24,12 @@ RECIPE = "recipe.yaml"
 _SEPARATORS = (";", "\t", "|")
 _WIDTH = 80
 _COMMENT_AT = 34
-_FILMS = re.compile(r"movie|film", re.IGNORECASE)
-_TEMPLATE_DOUBT = (
-    "The template tallrec/movie speaks of movies; choose one that fits your items, see `tastemaker "
-    "templates list`, or name a .j2 file of your own."
+# What files and columns are called → how templates call the items.
+_WORDS = (
+    (re.compile(r"movie|film", re.IGNORECASE), ("movie", "movies")),
+    (re.compile(r"book", re.IGNORECASE), ("book", "books")),
 )
+_ANY_ITEMS = ("item", "items")
 _INTRODUCTION = (
     "# Written by `tastemaker init` after a look at the tables. Every value is a guess that you",
     "# may change; look first at the lines marked `unsure`. Then:",
@@ -131,7 +132,7 @@ def found_lines(guess: Guess) -> Iterator[str]:
     for column, why in guess.unused.items():
         yield from _wrapped(f"  {'left out':<24}{column}: {why}", indent=26)
     yield ""
-    doubts = [*guess.doubts, *([] if _is_about_films(guess) else [_TEMPLATE_DOUBT])]
+    doubts = guess.doubts
     if not doubts:
         yield "Nothing was unsure."
         return
@@ -236,17 +237,17 @@ def _keyed(guess: Guess, key: str, line: str, what: str = "") -> Iterator[str]:
 
 def _methods(guess: Guess) -> Iterator[str]:
     """The sections of the methods, as in the packaged recipe."""
-    films = _is_about_films(guess)
-    for line in METHODS.format(history=guess.settings["build.history"]).splitlines():
-        if line.lstrip().startswith("template:") and not films:
-            yield from _unsure(_TEMPLATE_DOUBT, indent=2)
-        yield line
+    thing, things = _called(guess)
+    words = {"question": f"tallrec/{thing}", "things": things}
+    yield from METHODS.format(history=guess.settings["build.history"], **words).splitlines()
     yield ""
 
 
-def _is_about_films(guess: Guess) -> bool:
+def _called(guess: Guess) -> tuple[str, str]:
+    """What templates call the items: one, and several."""
     files = [file.name for files in guess.files.values() for file in files]
-    return bool(_FILMS.search(" ".join([*files, *map(str, guess.columns.values())])))
+    names = " ".join([*files, *map(str, guess.columns.values())])
+    return next((words for sign, words in _WORDS if sign.search(names)), _ANY_ITEMS)
 
 
 def _line(line: str, comment: str) -> Iterator[str]:

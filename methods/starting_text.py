@@ -32,7 +32,7 @@ WHAT = {
 # Sizes and rates are those of the packaged recipe, which ends within minutes on two CPU cores.
 METHODS = """\
 build:
-  template: tallrec/movie         # the question to the language model
+  templates: {question:<21}# the question to the language model
   history: {history:<23}# events shown; training rows have at least as many
   train_examples: 2000            # a seeded sample
   valid_examples: 200
@@ -47,6 +47,8 @@ tune:
 
 reason:
   model: local:smollm2            # provider:model, such as openai:gpt-4o-mini
+  user_template: kar/user_{things:<9}# what the model is asked about a user
+  item_template: kar/item_{things:<9}# and about an item
   history_cap: 10                 # oldest events shown
   max_users: 200
   max_items: 200

@@ -19,16 +19,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from datasets import Dataset
-from numpy.typing import NDArray
 
-from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
+from tastemaker.errors import RecipeError, StageError
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, PromptSample
-from tastemaker.methods.base import Contender, Exhibits, Method, Scores, load_requests, load_split
+from tastemaker.methods.base import Contender, Exhibits, Method, Scores
+from tastemaker.methods.building import PARTS, arranged, weighted_templates
 from tastemaker.models.language import (
     LanguageModel,
     best_dtype,
@@ -38,27 +37,12 @@ from tastemaker.models.language import (
     with_adapter,
 )
 from tastemaker.models.scoring import score_yes_no
-from tastemaker.prompts.audit import audit_prompts, check_no_leak
-from tastemaker.prompts.build import instructions, read_dataset, write_dataset
-from tastemaker.prompts.card import dataset_card
-from tastemaker.prompts.template import find_template
-from tastemaker.recipe import BuildConfig, Recipe, TuneConfig
+from tastemaker.prompts.formats import find_format
+from tastemaker.recipe import Recipe, TuneConfig
 from tastemaker.stage import Reporter, Run, Stage, Workspace
 from tastemaker.tuning.lora import AdapterSettings, tune_adapter
 
 __all__ = ["METHOD"]
-
-PARTS = {"train": "train", "valid": "validation", "test": "test"}
-
-
-def build_stage(recipe: Recipe) -> Stage:
-    """Stage `build`: instructions of all parts as a Hugging Face data set with a card."""
-    return Stage(
-        name="build",
-        needs=("data",),
-        run=lambda space: _build(recipe.build, space),
-        config=recipe.build.model_dump(mode="json"),
-    )
 
 
 def tune_stage(recipe: Recipe) -> Stage:
@@ -86,7 +70,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
     precision = recipe.tune.precision
     settings = {"model": model, "build": run.digest_of("build"), "precision": precision}
     batch = recipe.evaluate.batch_size
-    positive, negative = find_template(recipe.build.template).choices
+    choices = _choices(recipe)
 
     def scorer(adapter: Path | None) -> Any:
         def score(requests: Requests, report: Reporter) -> Scores:
@@ -94,7 +78,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
                 requests,
                 prompts=_prompts(built, requests),
                 model=_load_model(recipe.tune, adapter),
-                choices=(positive, negative),
+                choices=choices,
                 batch_size=batch,
                 report=report,
             )
@@ -122,14 +106,45 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
 
 
 def check(recipe: Recipe) -> None:
-    """Find an unknown template or a missing base model before anything is written."""
-    find_template(recipe.build.template)
+    """Find an unfit template or a missing base model before anything is written.
+
+    Raises:
+        UserError: a template that is not answered by one of two choices, or unknown names.
+    """
+    _choices(recipe)
+    if not find_format(recipe.build.format).provenance:
+        raise RecipeError(
+            f"methods: tallrec needs to know which row a prompt is of; {recipe.build.format} files "
+            "do not tell.",
+            remedy="Choose another build.format, or leave tallrec out.",
+        )
     language_model_source(recipe.tune.model)
+
+
+def _choices(recipe: Recipe) -> tuple[str, str]:
+    """The two answers that all templates share, the positive one first."""
+    templates, _ = weighted_templates(recipe.build)
+    found = {
+        template.choices if template.answers_by_label else (): template.name
+        for template in templates
+    }
+    if len(found) > 1 or () in found:
+        named = "; ".join(
+            f"'{name}' has {' or '.join(choices) or 'free text'}" for choices, name in found.items()
+        )
+        raise RecipeError(
+            f"methods: tallrec scores two answers that all of build.templates share; {named}.",
+            allowed="templates whose answer is one of two choices by the label, such as "
+            "tallrec/movie",
+            remedy="Choose others, or leave tallrec out and build alone: tastemaker build RECIPE",
+        )
+    positive, negative = next(iter(found))
+    return positive, negative
 
 
 def exhibits(run: Run) -> Exhibits:
     """Three test instructions and the loss of tuning."""
-    frame = read_dataset(run.artefact("build"), "test", limit=3)
+    frame = arranged(run.artefact("build"), "test", limit=3)
     prompts = [
         PromptSample(
             title=f"{row['template']}, user {row['user_id']}, item {row['item_id']}",
@@ -152,80 +167,23 @@ def exhibits(run: Run) -> Exhibits:
     return Exhibits(prompts=prompts, curves=curves)
 
 
-def audit_build(run: Run, split: Split) -> Sequence[Finding]:
-    """Verdicts on the built instructions of all parts."""
-    manifest = run.manifest("build")
-    frames = [read_dataset(run.artefact("build"), part) for part in PARTS.values()]
-    return audit_prompts(
-        split.tables,
-        pl.concat(frames),
-        history=manifest.config["history"] if manifest else BuildConfig().history,
-        parts={PARTS[part]: split.part(part) for part in PARTS},
-    )
-
-
 METHOD = Method(
     title="TALLRec: An Effective and Efficient Tuning Framework to Align Large Language Model "
     "with Recommendation",
     venue="RecSys 2023, arXiv 2305.00447",
     idea="LoRA-tune a language model on a few Yes/No recommendation instructions.",
-    stages={"build": build_stage, "tune": tune_stage},
+    stages={"tune": tune_stage},
     models=models,
     contenders=contenders,
     check=check,
     exhibits=exhibits,
-    audits={"build": audit_build},
 )
-
-
-def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
-    split = load_split(space.run)
-    template = find_template(config.template)
-    rows = {
-        "train": _sample_rows(split, config, seed=space.seed),
-        "valid": load_requests(space.run, "valid").rows,
-        "test": load_requests(space.run, "test").rows,
-    }
-    if config.valid_examples is not None:
-        rows["valid"] = _sample(rows["valid"], config.valid_examples, seed=space.seed)
-    parts = {}
-    for part, chosen in rows.items():
-        frame = instructions(
-            split.tables,
-            split.histories,
-            chosen,
-            template=template,
-            history=config.history,
-            split=PARTS[part],
-        )
-        check_no_leak(split.tables, frame, history=config.history)
-        parts[PARTS[part]] = frame
-    card = dataset_card(
-        parts, tables=split.tables, template=template, command="tastemaker build RECIPE"
-    )
-    write_dataset(space.out, parts, card=card)
-    counts = {part: frame.height for part, frame in parts.items()}
-    line = ", ".join(f"{count:,} {part}" for part, count in counts.items()) + " instructions"
-    return {**counts, "template": template.name, "line": line}
-
-
-def _sample_rows(split: Split, config: BuildConfig, *, seed: int) -> NDArray[np.int64]:
-    """Training rows with a full history, as TALLRec's sliding window demands."""
-    rows = split.train[split.histories.counts(split.train) >= config.history]
-    if config.train_examples is None:
-        return rows
-    return _sample(rows, config.train_examples, seed=seed)
-
-
-def _sample(rows: NDArray[np.int64], size: int, *, seed: int) -> NDArray[np.int64]:
-    generator = np.random.default_rng(seed)
-    return np.sort(generator.choice(rows, size=min(size, len(rows)), replace=False))
 
 
 def _tune(config: TuneConfig, space: Workspace) -> Mapping[str, Any]:
     folder = space.run.artefact("build")
     train, valid = (
-        Dataset.from_polars(read_dataset(folder, PARTS[part])) for part in ("train", "valid")
+        Dataset.from_polars(arranged(folder, PARTS[part])) for part in ("train", "valid")
     )
     if config.shots is not None:
         train = train.shuffle(seed=space.seed).select(range(min(config.shots, len(train))))
@@ -286,6 +244,12 @@ def _score(
 def _prompts(built: Path, requests: Requests) -> list[Any]:
     """The built test prompts in the order of the requests."""
     part = PARTS[str(requests.frame["split"][0])]
-    frame = read_dataset(built, part)
+    frame = arranged(built, part).unique("row", keep="first", maintain_order=True)
     wanted = pl.DataFrame({"row": requests.rows})
-    return wanted.join(frame, on="row", how="left", maintain_order="left")["prompt"].to_list()
+    prompts = wanted.join(frame, on="row", how="left", maintain_order="left")["prompt"]
+    if prompts.null_count():
+        raise StageError(
+            f"{prompts.null_count()} of {len(requests)} requests have no prompt in {part}; "
+            "build.max_length leaves no room for their question."
+        )
+    return prompts.to_list()

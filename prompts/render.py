@@ -11,17 +11,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import polars as pl
+
 from tastemaker.data.tables import Tables
 
-__all__ = ["article_first", "display_titles", "plain"]
+__all__ = ["article_first", "as_text", "display_titles", "plain", "profiles", "quotable"]
 
 # Control, format (bidirectional, zero-width, tag), surrogate and private-use characters.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co"})
 # Tokens such as <|im_end|>, </s>, <<SYS>> and <start_of_turn> all begin with an angle bracket and
 # no space. The further characters are those that Unicode normalisation can turn into the first.
 _ANGLE = re.compile("[<\u226e\ufe64\uff1c](?! )")
-# [INST], [/INST], [CLS], [gMASK], [TOOL_CALLS].
-_SQUARE = re.compile("[\\[\ufe47\uff3b](/?[\\w-]+)[\\]\ufe48\uff3d]")
+# [INST], [/INST], [CLS], [gMASK], [TOOL_CALLS], whatever characters they are written in.
+_SQUARE = re.compile("[\\[\ufe47\uff3b]([^\\s()\\[\\]\ufe47\ufe48\uff3b\uff3d]+)[\\]\ufe48\uff3d]")
+_PROFILE_COLUMNS = ("gender", "age", "occupation")
 _ARTICLE = re.compile(
     r"(?P<rest>[^()]+), (?P<article>The|A|An|Le|La|Les|L'|Il|El|Los|Las|Der|Die|Das|Den|Det)"
     r"(?P<tail>(?: \(.*)?)",
@@ -47,6 +50,28 @@ def plain(text: str) -> str:
     return text
 
 
+def quotable(text: str) -> str:
+    """Plain text without double quotes: it cannot pass for a title, nor end one.
+
+    >>> quotable('a "b"')
+    "a 'b'"
+    """
+    return plain(text).replace('"', "'")
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """A column as people write it, `8` for 8.0, and empty where there is nothing.
+
+    >>> as_text(pl.Series([8.0, 12.5, None])).to_list()
+    ['8', '12.5', '']
+    """
+    if not values.dtype.is_float():
+        return values.cast(pl.String).fill_null("")
+    digits = 6 if values.dtype == pl.Float32 else 15
+    texts = ["" if value is None else f"{value:.{digits}g}" for value in values.to_list()]
+    return pl.Series(values.name, texts, dtype=pl.String)
+
+
 def display_titles(tables: Tables, *, longest: int = 150) -> list[str]:
     """Title of each item as prompts show it: plain, of bounded length, free of double quotes.
 
@@ -60,7 +85,19 @@ def display_titles(tables: Tables, *, longest: int = 150) -> list[str]:
     Returns:
         One title per item, never empty.
     """
-    return [_shortened(plain(title), longest) for title in tables.items["title"].to_list()]
+    return [_shortened(quotable(title), longest) for title in tables.items["title"].to_list()]
+
+
+def profiles(tables: Tables) -> list[str]:
+    """Phrase per user from the columns KAR names (§2), empty where there are none."""
+    columns = [name for name in _PROFILE_COLUMNS if name in tables.users.columns]
+    if not columns:
+        return [""] * tables.n_users
+    rows = pl.DataFrame([as_text(tables.users[name]) for name in columns]).iter_rows(named=True)
+    return [
+        ", ".join(f"{name} {quotable(value)}" for name, value in row.items() if value)
+        for row in rows
+    ]
 
 
 def article_first(title: str) -> str:
@@ -83,8 +120,8 @@ def _visible(character: str) -> str:
 
 
 def _shortened(title: str, longest: int) -> str:
-    title = title.replace('"', "'")
     if len(title) > longest:
         head = title[: longest + 1]
-        title = head.rpartition(" ")[0].rstrip() or title[:longest]
+        # A bracket that stood before a space may now stand at the end.
+        title = plain(head.rpartition(" ")[0].rstrip() or title[:longest])
     return title or "Untitled"

@@ -69,7 +69,7 @@ def test_unknown_command_offers_the_nearest(tastemaker: Call, tmp_path: Path) ->
     ("override", "parts"),
     [
         ("tune.lerning_rate=1", ("tune.lerning_rate", "did you mean 'learning_rate'?")),
-        ("build.template=tallrec/movies", ("did you mean 'tallrec/movie'?",)),
+        ("build.templates=tallrec/movies", ("did you mean 'tallrec/movie'?",)),
         ("tune.model=smollm", ("did you mean 'smollm2'?",)),
         ("methods=[talrec]", ("did you mean 'tallrec'?",)),
         ("data.split.name=global_tim", ("did you mean 'global_time'?",)),

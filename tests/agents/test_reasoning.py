@@ -171,7 +171,7 @@ def test_item_questions() -> None:
 
 def test_a_template_for_other_fields_is_refused() -> None:
     tables = world()
-    with pytest.raises(UserError, match="needs history, profile"):
+    with pytest.raises(UserError, match="needs profile, rated_history"):
         item_questions(tables, template=USERS, items=[0])
     with pytest.raises(UserError, match="needs title"):
         user_questions(

@@ -18,7 +18,7 @@ from tastemaker.data.history import Histories, Past
 from tastemaker.data.splits import Split
 from tastemaker.errors import UserError
 from tastemaker.eval.protocol import Requests, requests
-from tastemaker.methods import kar, tallrec
+from tastemaker.methods import kar
 from tastemaker.methods.auditing import (
     audit,
     audit_baselines,
@@ -26,6 +26,7 @@ from tastemaker.methods.auditing import (
     audit_recommender,
 )
 from tastemaker.methods.base import load_split
+from tastemaker.methods.building import build_stage
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
 from tastemaker.models.ctr.recommender import CtrRecommender
@@ -64,7 +65,7 @@ def data_stage(split: Split) -> Stage:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A clean run of everything that needs no language model."""
     run = Run(tmp_path_factory.mktemp("run"), seed=RECIPE.seed)
-    made = (kar.reason_stage, kar.encode_stage, kar.train_stage, tallrec.build_stage)
+    made = (kar.reason_stage, kar.encode_stage, kar.train_stage, build_stage)
     for stage in (
         data_stage(checkerboard_split(30, 24, events=16)),
         *(one(RECIPE) for one in made),
@@ -108,11 +109,12 @@ def test_a_clean_run_passes(finished: Run) -> None:
         "Item mean: training only",
         "Liked share: training only",
         "Liked share + item mean: training only",
-        "prompts: provenance",
         "prompts: parts",
+        "prompts: provenance",
+        "prompts: candidates",
+        "prompts: loose targets",
         "prompts: titles",
         "prompts: lengths",
-        "prompts: loose targets",
         "knowledge: user texts",
         "DIN: histories",
         "DIN: vocabulary",

@@ -41,7 +41,7 @@ def test_every_stage_only_needs_earlier_ones() -> None:
 def test_two_methods_with_the_same_stage() -> None:
     tallrec = registry.load("method", "tallrec")
     twice = recipe(methods=["tallrec", "kar"])
-    with pytest.raises(RecipeError, match="both bring a 'build' stage"):
+    with pytest.raises(RecipeError, match="both bring a 'tune' stage"):
         check(twice, [tallrec, replace(tallrec, idea="another")])
 
 

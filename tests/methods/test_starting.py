@@ -145,10 +145,14 @@ def test_the_recipe_is_as_said(tmp_path: Path) -> None:
     assert recipe.tune == Recipe.model_validate(packaged).tune
 
 
-def test_other_goods_are_asked_about_the_template(tmp_path: Path) -> None:
+def test_other_goods_are_asked_about_in_words_that_fit(tmp_path: Path) -> None:
     path, _ = start(tmp_path / "mine", **amazon(tmp_path))
     text = path.read_text(encoding="utf-8")
-    assert "tastemaker templates list" in " ".join(text.replace("#", "").split())
+    written = yaml.safe_load(text)
+    assert written["build"]["templates"] == "tallrec/item"
+    assert written["reason"]["item_template"] == "kar/item_items"
+    films, _ = start(tmp_path / "films", **movielens(tmp_path))
+    assert "templates: tallrec/movie " in films.read_text(encoding="utf-8")
     assert "# left out, items: average_rating" in text
 
 

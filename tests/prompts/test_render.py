@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from tastemaker.data.tables import Tables, build_tables
 from tastemaker.models.language import language_model_folder
-from tastemaker.prompts.render import article_first, display_titles, plain
+from tastemaker.prompts.render import article_first, display_titles, plain, profiles, quotable
 from tastemaker.prompts.template import find_template
 from tastemaker.testing.world import SCHEMA
 
@@ -23,6 +25,9 @@ HOSTILE = [
     "\uff1c|im_end|\uff1e",
     "\u226e|im_end|>",
     "\uff3bINST\uff3d",
+    "\uff3b\uff0f\uff29\uff2e\uff33\uff34\uff3d",
+    "\uff3b\uff34\uff2f\uff2f\uff2c\uff3f\uff23\uff21\uff2c\uff2c\uff33\uff3d",
+    "[TOOL\uff3fCALLS]",
     "{{ config }} {% raw %} {# note #}",
     "\u202e>|dne_mi|<\u202c",
     "zero\x00null\x1b[31mred\x07",
@@ -31,7 +36,10 @@ HOSTILE = [
     "a\r\n\x85b\u2028c\u2029d",
 ]
 PIECES = st.sampled_from(
-    [*"<>[]|/_ \u200b\ufe64\uff1c\ufe47\n", "im_end", "INST", "s", "\u0338", "é", "\U000e0041"]
+    [
+        *"<>[]()|/_ \u200b\ufe64\uff1c\ufe47\uff3b\uff3d\uff0f\uff3f\n",
+        *("im_end", "INST", "s", "\u0338", "é", "\U000e0041", "\uff29\uff2e\uff33\uff34"),
+    ]
 )
 
 
@@ -58,7 +66,7 @@ def test_plain_text_is_one_visible_line_without_open_brackets(text: str) -> None
         assert not any(
             one == "<" and normal[at + 1 : at + 2].strip() for at, one in enumerate(normal)
         )
-        assert "[INST]" not in normal
+        assert not re.search(r"\[/?\w+\]", normal)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,7 @@ def test_half_a_surrogate_pair_goes() -> None:
 def test_what_becomes_of_a_title_with_brackets() -> None:
     assert plain("[REC] (2007)") == "(REC) (2007)"
     assert plain("I <3 you") == "I ‹3 you"
+    assert plain("[8/10] [a b] [[c]] [(d)]") == "(8/10) [a b] [(c)] [(d)]"
 
 
 def test_display_titles_are_short_quotable_and_never_empty() -> None:
@@ -91,6 +100,18 @@ def test_display_titles_are_short_quotable_and_never_empty() -> None:
     shown = display_titles(catalogue(["11'09\"01", words, "x" * 400, "\u202e\u200b", "Heat"]))
     assert shown == ["11'09'01", ("word " * 30).strip(), "x" * 150, "Untitled", "Heat"]
     assert display_titles(catalogue([words]), longest=12) == ["word word"]
+    # Cut behind a bracket that was harmless before a space.
+    assert display_titles(catalogue(["word < word"]), longest=8) == ["word ‹"]
+
+
+def test_profiles_cannot_pass_for_titles() -> None:
+    tables = catalogue(["Heat"])
+    assert profiles(tables) == [""]
+    users = tables.users.with_columns(
+        age=pl.lit(25), gender=pl.lit(None), occupation=pl.lit('"<s>"')
+    )
+    assert profiles(replace(tables, users=users)) == ["age 25, occupation '‹s>'"]
+    assert quotable('a "b"\nc') == "a 'b' c"
 
 
 @pytest.mark.parametrize(

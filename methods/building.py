@@ -1,0 +1,240 @@
+"""The build stage: instructions of all parts as a data set with a card.
+
+It belongs to no method: any recipe with a `build` section or a method that tunes has it, and
+`tastemaker build` runs it alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tastemaker.data.findings import Finding
+from tastemaker.data.id_probe import id_probe, probe_finding
+from tastemaker.data.item_index import ItemIndex
+from tastemaker.data.splits import Split
+from tastemaker.errors import RecipeError, UserError
+from tastemaker.methods.planning import (
+    PARTS,
+    Plan,
+    count_characters,
+    plan,
+    planned_binder,
+    token_counter,
+    weighted_templates,
+)
+from tastemaker.prompts.audit import audit_prompts
+from tastemaker.prompts.card import CardFacts, dataset_card
+from tastemaker.prompts.formats import dataset_info, find_format, read_shards, write_format
+from tastemaker.prompts.leaks import LeakSearch
+from tastemaker.prompts.mixture import Mixture
+from tastemaker.prompts.source import CountTokens
+from tastemaker.prompts.template import Template, find_templates
+from tastemaker.prompts.writing import Layout, write_parts
+from tastemaker.recipe import Recipe
+from tastemaker.recipe_build import BuildConfig
+from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
+
+__all__ = [
+    "PARTS",
+    "arranged",
+    "audit_build",
+    "build_stage",
+    "check",
+    "plan",
+    "planned_binder",
+    "token_counter",
+    "weighted_templates",
+]
+
+_UNBUILT = frozenset({"workers", "check"})  # change nothing in what is written
+_INDEX = "item_index"
+_SAMPLE = 2_000  # prompts of a part whose tokens are counted for the card
+
+
+def build_stage(recipe: Recipe) -> Stage:
+    """Stage `build`: instructions of all parts as a Hugging Face data set with a card."""
+    config = recipe.build
+    found = find_templates(config.templates)
+    return Stage(
+        name="build",
+        needs=("data",),
+        run=lambda space: _build(config, space),
+        config={
+            **config.model_dump(mode="json", exclude=set(_UNBUILT)),
+            "sources": {template.label: digest(template.source) for template in found},
+        },
+    )
+
+
+def check(recipe: Recipe) -> None:
+    """Find wrong templates and settings before anything is written.
+
+    Raises:
+        UserError: an unknown template or tokenizer, templates about different things, a template
+            without an answer, or a format without preference pairs.
+    """
+    config = recipe.build
+    mixture = Mixture.of(find_templates(config.templates))
+    for template in mixture.templates:
+        if not template.has_answer:
+            raise RecipeError(
+                f"build.templates: '{template.name}' has no answer to tune on.",
+                remedy="Choose another; `tastemaker templates list` shows which have answers.",
+            )
+    if config.pairs and not any(map(_has_wrong_answers, mixture.templates)):
+        raise RecipeError(
+            "build.pairs: none of build.templates has an answer that another could replace.",
+            allowed="with build.pairs: templates of two choices, or whose answer is an item",
+        )
+    if config.pairs and find_format(config.format).pair_column is None:
+        raise RecipeError(
+            f"build.format: {config.format} has no form for preference pairs.",
+            allowed="with build.pairs: trl, trl-text, alpaca, sharegpt or openai",
+        )
+    if config.tokenizer:
+        from tastemaker.models.language import language_model_source
+
+        language_model_source(config.tokenizer)
+
+
+def _has_wrong_answers(template: Template) -> bool:
+    return len(template.choices) == 2 or template.names_item
+
+
+def arranged(folder: Path, part: str, *, limit: int | None = None) -> pl.DataFrame:
+    """One part as TRL reads it, whatever the format of its files.
+
+    Args:
+        folder: A built data set.
+        part: Such as `train`.
+        limit: Read the first so many rows; all when None.
+    """
+    return find_format("trl").arrange(read_shards(folder, part, limit=limit))
+
+
+def audit_build(run: Run, split: Split) -> Sequence[Finding]:
+    """Verdicts on the built instructions of all parts."""
+    manifest = run.manifest("build")
+    folder = run.artefact("build")
+    config = BuildConfig.model_validate(
+        {
+            name: value
+            for name, value in (manifest.config if manifest else {}).items()
+            if name != "sources"
+        }
+    )
+    parts = [name for name, rows in manifest.summary["parts"].items() if rows] if manifest else []
+    if not find_format(config.format).provenance:
+        return [Finding("prompts: provenance", "warn", f"{config.format} files keep none")]
+    index = ItemIndex.load(folder).texts if (folder / f"{_INDEX}.json").is_file() else None
+    found = [] if index is None else _audit_index(split, index)
+    return found + audit_prompts(
+        split.tables,
+        pl.concat([read_shards(folder, part) for part in parts]),
+        history=max(config.history, config.likes),
+        parts={PARTS[part]: split.part(part) for part in PARTS},
+        templates=find_templates(config.templates),
+        index=index,
+    )
+
+
+def _audit_index(split: Split, index: pl.Series) -> list[Finding]:
+    """Whether the numbers that prompts show tell the next item by themselves."""
+    numbers = index.cast(pl.Int64, strict=False)
+    probe = None if numbers.null_count() else id_probe(split, numbers=numbers)
+    if probe is None:
+        return []  # tokens of clusters follow no order
+    return [probe_finding(probe, "ids: item numbers in prompts", shown_by="a template")]
+
+
+def _again(folder: Path, config: BuildConfig, seed: int) -> tuple[Any, Any]:
+    """The plan in another process."""
+    found = plan(folder, config, seed=seed)
+    return found.sources, _checker(found, config, seed=seed)
+
+
+def _checker(found: Plan, config: BuildConfig, *, seed: int) -> Callable[[pl.DataFrame], None]:
+    index = None if found.index is None else found.index.texts
+    cuts = [source.examples.times for source in found.sources.values() if len(source)]
+    before = int(cuts[0].max()) if cuts else None
+
+    search = LeakSearch(
+        found.binder.tables,
+        history=max(config.history, config.likes),
+        before=before,
+        index=index,
+        templates=found.templates,
+    )
+
+    def checked(frame: pl.DataFrame) -> None:
+        share = round(frame.height * config.check)
+        search(frame if share >= frame.height else frame.sample(share, seed=seed)).refuse()
+
+    return checked
+
+
+def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
+    found = plan(space.run.folder, config, seed=space.seed)
+    layout = Layout(config.format, find_format(config.format).suffix, config.shard_rows)
+    facts = write_parts(
+        space.out,
+        found.sources,
+        layout=layout,
+        scratch=space.scratch / "shards",
+        report=space.report,
+        check=_checker(found, config, seed=space.seed) if config.check else None,
+        workers=config.workers,
+        again=partial(_again, space.run.folder, config, space.seed),
+    )
+    if not any(one.rows for one in facts.values()):
+        examples = sum(one.examples for one in facts.values())
+        raise UserError(
+            f"none of {examples:,} examples became an instruction.",
+            allowed="with build.max_length: prompts that keep it without any history",
+            remedy="Raise build.max_length, or choose other templates.",
+        )
+    write_format(space.out, config.format)
+    if found.index is not None:
+        found.index.save(space.out)
+    name = Path(found.binder.tables.source).name or "tastemaker"
+    filled = [part for part, one in facts.items() if one.rows]
+    if config.format in ("alpaca", "sharegpt"):
+        info = dataset_info(name, filled, format=config.format, pairs=config.pairs)
+        with atomic_file(space.out / "dataset_info.json") as handle:
+            handle.write(json.dumps(info, indent=1, ensure_ascii=False).encode())
+    card = dataset_card(
+        CardFacts(
+            parts=facts,
+            sources=found.sources,
+            templates=found.templates,
+            format=config.format,
+            checked=config.check,
+            near_duplicates=found.left_out,
+            command="tastemaker build RECIPE",
+            counters=_counters(config),
+            sample=_SAMPLE,
+        ),
+    )
+    with atomic_file(space.out / "README.md") as handle:
+        handle.write(card.encode())
+    rows = {part: one.rows for part, one in facts.items()}
+    line = ", ".join(f"{count:,} {part}" for part, count in rows.items()) + " instructions"
+    return {
+        **{part: rows.get(name, 0) for part, name in PARTS.items()},
+        "parts": rows,
+        "templates": [template.label for template in found.templates],
+        "line": line,
+    }
+
+
+def _counters(config: BuildConfig) -> dict[str, CountTokens]:
+    counters: dict[str, CountTokens] = {"characters": count_characters}
+    if config.tokenizer:
+        counters[f"tokens of {Path(config.tokenizer).name}"] = token_counter(config.tokenizer)
+    return counters

@@ -1,0 +1,177 @@
+"""Gives the fields of templates their values, and says which template fits which target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.data.history import Histories
+from tastemaker.data.tables import Tables
+from tastemaker.errors import UserError
+from tastemaker.prompts.catalogue import Catalogue
+from tastemaker.prompts.columns import Column
+from tastemaker.prompts.examples import Examples
+from tastemaker.prompts.fields import FIELDS, field_named
+from tastemaker.prompts.template import Template
+from tastemaker.prompts.values import OF_CATEGORIES, VALUES, Block, Bound
+
+__all__ = ["Binder"]
+
+Rows = NDArray[np.int64]
+_PARTS_OF = {
+    "user": {"user", "past", "constant", "column"},
+    "item": {"item", "constant", "column"},
+    "interaction": {"user", "item", "past", "choice", "outcome", "constant", "column"},
+}
+_TEXTS = ("review", "headline", "explanation", "feature")
+
+
+@dataclass(frozen=True, eq=False)
+class Binder:
+    """Gives fields their values.
+
+    Attributes:
+        histories: Index over the interactions of the catalogue's tables.
+        catalogue: Texts of users and items.
+        history: Most recent events shown.
+        likes: Most recent likes shown by `liked_before` (Uni-CTR: 5).
+        candidates: Items to choose from, the target among them.
+        train: Interaction rows that `feedback` may quote.
+        seed: Of everything drawn at random.
+        epoch: Another one draws anew.
+    """
+
+    histories: Histories
+    catalogue: Catalogue
+    history: int = 10
+    likes: int = 5
+    candidates: int = 20
+    train: Rows | None = None
+    seed: int = 0
+    epoch: int = 0
+
+    @property
+    def tables(self) -> Tables:
+        """Users, items and interactions."""
+        return self.catalogue.tables
+
+    def in_epoch(self, epoch: int) -> Binder:
+        """The same with other random draws."""
+        return replace(self, epoch=epoch)
+
+    def block(
+        self,
+        examples: Examples,
+        template: Template,
+        *,
+        names: Iterable[str] | None = None,
+        shown: Rows | None = None,
+    ) -> dict[str, Bound]:
+        """Field → values.
+
+        Args:
+            examples: n of the kind the template is per.
+            template: Whose fields.
+            names: Fields wanted; all of the template's when None.
+            shown: int64 [n], most events of each history where it is less than `history`.
+
+        Raises:
+            UserError: the data has no column for a field; names field and columns. Or the field is
+                of something that the template is not about.
+        """
+        absent = _absent(template)
+        if absent:
+            raise UserError(
+                f"template '{template.name}': field '{min(absent)}': {absent[min(absent)]}.",
+                remedy="Say `per: interaction`, or take the field out.",
+            )
+        block = Block(self, examples, shown)
+        wanted = template.fields() if names is None else names
+        return {name: self._value(name, block, template) for name in sorted(wanted)}
+
+    def lacks(self, template: Template) -> dict[str, str]:
+        """Fields that the data cannot fill, with the reason; empty when the template fits."""
+        found = self._known_later(template) | _absent(template)
+        for name in sorted(template.fields() - template.optional):
+            column = name in _TEXTS or name not in FIELDS
+            if column and self.catalogue.text(name) is None:
+                found[name] = self.catalogue.missing(name)
+            elif name in OF_CATEGORIES and self.catalogue.categories is None:
+                found[name] = "no column of the items holds categories (see build.columns.category)"
+        return found
+
+    def _known_later(self, template: Template) -> dict[str, str]:
+        """Fields of the question that are columns from which the label is made, or tell it."""
+        label = {"label", "rating", "sampled", *self.tables.schema.label.columns}
+        found = {}
+        for name in sorted(template.asked - template.given - FIELDS.keys()):
+            text, column = self.catalogue.text(name), self.catalogue.column(name)
+            if text is not None and text.place == "interactions" and column in label:
+                found[name] = f"column '{column}' tells the answer: it is known after the target"
+        return found
+
+    def fits(self, examples: Examples, template: Template) -> NDArray[np.bool_]:
+        """Where a template has all it needs, bool [n].
+
+        That is every text, and a like where the answer or one of the candidates is the target.
+        """
+        fitting = np.ones(len(examples), dtype=bool)
+        if template.liked or template.names_item or template.offers:
+            fitting &= examples.labels == 1
+        if any(field_named(name).role == "outcome" for name in template.fields()):
+            items = self.tables.interactions["item"].to_numpy()
+            fitting &= items[examples.rows] == examples.items
+        for name in sorted(template.fields() - template.optional):
+            if name in _TEXTS or name not in FIELDS:
+                values = self._column(name, Block(self, examples, None)).series()
+                fitting &= (values != "").to_numpy()
+            elif name in ("category", "topics", "intention") and self.catalogue.categories:
+                least = 2 if name == "topics" else 1
+                fitting &= self.catalogue.categories.lengths[examples.items] >= least
+        return fitting
+
+    def _value(self, name: str, block: Block, template: Template) -> Bound:
+        if name == "factors":
+            return list(template.factors)
+        found = VALUES.get(name)
+        if found is not None:
+            nothing = name in OF_CATEGORIES and self.catalogue.categories is None
+            if nothing and name in template.optional:
+                return [] if field_named(name).kind == "texts" else ""
+            return found(block)
+        if name in template.optional and self.catalogue.text(name) is None:
+            return ""
+        return self._column(name, block)
+
+    def _column(self, name: str, block: Block) -> Column:
+        found = self.catalogue.text(name)
+        if found is None:
+            raise UserError(
+                f"field '{name}': {self.catalogue.missing(name)}.",
+                remedy=f"Say which column it is: build.columns: {{{name}: COLUMN}}",
+            )
+        examples = block.examples
+        numbers = {
+            "items": examples.items,
+            "users": examples.users,
+            "interactions": examples.rows,
+        }[found.place]
+        if len(numbers) and int(numbers.min()) < 0:
+            raise UserError(
+                f"field '{name}' is a column of the {found.place}, which this is not about.",
+                allowed="columns of what the template is `per`",
+            )
+        return Column(found.values, numbers)
+
+
+def _absent(template: Template) -> dict[str, str]:
+    """Fields of what the template is not about, such as the title in one about users."""
+    wanted = {name: FIELDS[name].role for name in template.fields() & FIELDS.keys()}
+    if "feedback" in wanted:
+        wanted["feedback"] = "item"
+    wanted.pop("domain", None)  # just empty where there is none
+    reason = f"the template is per {template.per}, which has no such thing"
+    return {name: reason for name, role in wanted.items() if role not in _PARTS_OF[template.per]}

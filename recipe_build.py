@@ -1,0 +1,75 @@
+"""The section `build` of a recipe: which templates turn which rows into instructions, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tastemaker.recipe_data import Config
+
+__all__ = ["BuildConfig"]
+
+
+def _weighted(value: Any) -> Any:
+    """A name, or a list of names, has weight 1 each."""
+    if isinstance(value, str):
+        return {value: 1.0}
+    return dict.fromkeys(value, 1.0) if isinstance(value, Sequence) else value
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else value
+
+
+Weights = Annotated[
+    dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_weighted), Field(min_length=1)
+]
+Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_several)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_several)]
+
+
+class BuildConfig(Config):
+    """Which templates turn which rows into instructions, and in which form they are written."""
+
+    templates: Weights = Field(
+        {"tallrec/movie": 1.0},
+        description="name, pattern such as p5/2-*, own .j2 file, a list of them, or name: weight",
+    )
+    per_example: Annotated[int, Field(gt=0)] | Literal["all"] = Field(
+        1, description="templates that ask about each example"
+    )
+    history: int = Field(10, gt=0, description="events shown; TALLRec: 10")
+    likes: int = Field(5, gt=0, description="likes shown by liked_before; Uni-CTR: 5")
+    min_history: int | None = Field(
+        None, ge=0, description="events before a training target; empty: history (TALLRec)"
+    )
+    candidates: int = Field(20, gt=1, description="items to choose from; P5: 100")
+    indexing: Literal["random", "sequential", "collaborative"] = Field(
+        "sequential", description="numbers of items in prompts; OpenP5: all three"
+    )
+    clusters: int = Field(20, gt=1, description="of collaborative indexing; OpenP5: 20")
+    cluster_size: int = Field(500, gt=1, description="items in the smallest ones; OpenP5: 500")
+    columns: dict[str, str] = Field({}, description="field: column that holds it")
+    attributes: tuple[str, ...] = Field((), description="item columns in feature texts; empty: all")
+    train_examples: int | None = Field(None, gt=0, description="seeded sample; all when empty")
+    valid_examples: int | None = Field(None, gt=0)
+    shots: Counts = Field((), description="also write K-shot subsets; TALLRec: [16, 64, 256]")
+    shot_seeds: Seeds = (0,)
+    balance: bool = Field(False, description="as many likes as dislikes to train on")
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="drop training examples that share so much; such as 0.9"
+    )
+    negatives: int = Field(0, ge=0, description="items never met, per like; P5's direct task: 1")
+    pairs: bool = Field(False, description="preference pairs: a rejected answer for each")
+    tokenizer: str = Field("", description="model whose tokens are counted; empty: characters")
+    max_length: int | None = Field(
+        None, gt=0, description="tokens (or characters) of prompt and answer"
+    )
+    format: Literal["trl", "trl-text", "messages", "alpaca", "sharegpt", "openai"] = "trl"
+    shard_rows: int = Field(50_000, gt=0, description="examples in a file")
+    workers: int = Field(1, gt=0, description="processes")
+    check: float = Field(
+        1.0, ge=0, le=1, description="share of prompts checked for leaks while building"
+    )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "BusyError",
@@ -54,6 +55,10 @@ class UserError(TastemakerError):
     def __init__(self, what: str, *, allowed: str = "", remedy: str = "") -> None:
         self.what, self.allowed, self.remedy = what, allowed, remedy
         super().__init__("\n".join(part for part in (what, allowed, remedy) if part))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Comes whole out of another process, whatever its own arguments are called."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class RecipeError(UserError):
@@ -99,6 +104,13 @@ class SaveCheckError(StageError):
 
 class LeakError(TastemakerError):
     """Evidence at or after the target's time was found."""
+
+
+def _rebuilt(kind: type[UserError], args: tuple[Any, ...], parts: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(parts)
+    return error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

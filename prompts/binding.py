@@ -104,14 +104,26 @@ class Binder:
         return found
 
     def _known_later(self, template: Template) -> dict[str, str]:
-        """Fields of the question that are columns from which the label is made, or tell it."""
+        """Fields of the question that are columns of the target event, known only with it."""
         label = {"label", "rating", "sampled", *self.tables.schema.label.columns}
         found = {}
-        for name in sorted(template.asked - template.given - FIELDS.keys()):
-            text, column = self.catalogue.text(name), self.catalogue.column(name)
-            if text is not None and text.place == "interactions" and column in label:
+        for name in sorted(template.asked - FIELDS.keys()):
+            column = self.catalogue.column(name)
+            if not self._of_event(name):
+                continue
+            if column in label and name not in template.given:
                 found[name] = f"column '{column}' tells the answer: it is known after the target"
+            elif name not in template.given:
+                found[name] = (
+                    f"column '{column}' is part of the target event; say `given: [{name}]` in the "
+                    "template when it is known before"
+                )
         return found
+
+    def _of_event(self, name: str) -> bool:
+        """Whether a field is a column of the interactions."""
+        text = None if name in VALUES else self.catalogue.text(name)
+        return text is not None and text.place == "interactions"
 
     def fits(self, examples: Examples, template: Template) -> NDArray[np.bool_]:
         """Where a template has all it needs, bool [n].
@@ -121,7 +133,10 @@ class Binder:
         fitting = np.ones(len(examples), dtype=bool)
         if template.liked or template.names_item or template.offers:
             fitting &= examples.labels == 1
-        if any(field_named(name).role == "outcome" for name in template.fields()):
+        if any(
+            field_named(name).role == "outcome" or self._of_event(name)
+            for name in template.fields()
+        ):
             items = self.tables.interactions["item"].to_numpy()
             fitting &= items[examples.rows] == examples.items
         for name in sorted(template.fields() - template.optional):

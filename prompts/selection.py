@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ __all__ = ["balanced", "few", "near_duplicates", "sampled"]
 Places = NDArray[np.int64]
 _FEW, _BALANCE, _MIN_HASH = 21, 22, 23  # what a random number is for
 _HASHES = 8
-_ROUNDS = 8  # examples of a hash that another is compared with
+_MISSED = 0.01
+_ROUNDS = 4  # examples of a hash that another is compared with
 _BLOCK = 100_000
 
 
@@ -55,10 +57,9 @@ def near_duplicates(
     """Examples whose question is nearly that of an earlier one, bool [n].
 
     Two are near when user-facing content agrees: the same target and label, and a share of shown
-    items in common (Jaccard) of at least `threshold`. Equal ones are always found. Others are found
-    by min-hashing (Broder, 1997): of 8 hashes one must agree with an earlier example's, which
-    misses a pair that shares nine in ten once in 10^8. Whatever agrees is compared exactly, with up
-    to 8 examples of its hash that are near to none of each other.
+    items in common (Jaccard) of at least `threshold`. Equal ones are always found, others but for a
+    few in a hundred: candidates come from min-hashing (Broder, 1997), and each is compared exactly
+    with up to 4 earlier examples of its hash that are not near to each other.
 
     Args:
         examples: Of interactions.
@@ -77,7 +78,7 @@ def near_duplicates(
         ]
         or [np.zeros((0, 1 + _HASHES), dtype=np.uint64)]
     )
-    again = np.zeros(len(examples), dtype=bool)
+    again, least = np.zeros(len(examples), dtype=bool), _least_alike(threshold)
     for one in range(1 + _HASHES):
         keys = hashed(examples.items, examples.labels, hashes[:, one].view(np.int64), seed=seed)
         rest = np.flatnonzero(~again)
@@ -86,10 +87,22 @@ def near_duplicates(
             leaders = rest[firsts[groups]]
             led = leaders != rest
             rest, leaders = rest[led], leaders[led]
-            near = sets.overlap(examples.rows[leaders], examples.rows[rest]) >= threshold
+            alike = (hashes[leaders] == hashes[rest]).sum(axis=1) >= least
+            near = alike.copy()
+            near[alike] = (
+                sets.overlap(examples.rows[leaders[alike]], examples.rows[rest[alike]]) >= threshold
+            )
             again[rest[near]] = True
             rest = rest[~near]
     return again
+
+
+def _least_alike(threshold: float) -> int:
+    """Hashes that all but one in a hundred pairs of this similarity have in common."""
+    below = np.cumsum(
+        [comb(_HASHES, k) * threshold**k * (1 - threshold) ** (_HASHES - k) for k in range(_HASHES)]
+    )
+    return max(int(np.searchsorted(below, _MISSED)), 1)
 
 
 class _Sets:

@@ -117,14 +117,15 @@ class InstructionSource:
     def _of_template(
         self, template: Template, examples: Examples, rejected: Rows | None
     ) -> pl.DataFrame:
-        texts, kept, block = self._texts(template, examples)
+        texts, kept, block, shown = self._texts(template, examples)
         columns: dict[str, Any] = {
             "system": texts["system"],
             "prompt": texts["prompt"],
             "completion": texts["answer"],
         }
         if self.pairs:
-            columns["rejected"] = self._rejected(template, examples, texts["answer"], rejected)
+            answers = (texts["answer"], rejected)
+            columns["rejected"] = self._rejected(template, examples, answers, shown)
             kept = kept & (columns["rejected"] != "") & (columns["rejected"] != texts["answer"])
         return pl.DataFrame(columns).with_columns(
             template=pl.lit(template.label),
@@ -134,36 +135,43 @@ class InstructionSource:
 
     def _texts(
         self, template: Template, examples: Examples
-    ) -> tuple[dict[str, pl.Series], pl.Series, dict[str, Any]]:
-        """The sections, whether each instruction is within the limit, and the values used."""
+    ) -> tuple[dict[str, pl.Series], pl.Series, dict[str, Any], Rows | None]:
+        """The sections, whether each instruction keeps the limit, the values used, and most events.
+
+        The last says how many events each shows at most; None where all show all.
+        """
         block = self.binder.block(examples, template)
         texts = self._rendered(template, examples, block)
         kept = pl.repeat(True, len(examples), dtype=pl.Boolean, eager=True)
         if self.limit is None:
-            return texts, kept, block
+            return texts, kept, block, None
         long = np.flatnonzero(self._lengths(texts) > self.limit.most)
-        if len(long):
-            shorter, fits = self._shortened(template, examples.take(long))
-            rows = pl.Series(long)
-            texts = {name: texts[name].scatter(rows, shorter[name]) for name in texts}
-            kept = kept.scatter(rows, fits)
-        return texts, kept, block
+        if not len(long):
+            return texts, kept, block, None
+        shown = np.full(len(examples), self._most, dtype=np.int64)
+        shown[long] = self._longest(template, examples.take(long))
+        shorter = self._cut(template, examples.take(long), shown[long])
+        rows = pl.Series(long)
+        texts = {name: texts[name].scatter(rows, shorter[name]) for name in texts}
+        kept = kept.scatter(rows, pl.Series(self._lengths(shorter) <= self.limit.most))
+        return texts, kept, block, shown
 
-    def _shortened(
-        self, template: Template, examples: Examples
-    ) -> tuple[dict[str, pl.Series], pl.Series]:
-        """The same with the longest history that keeps the limit, found by bisection."""
+    @property
+    def _most(self) -> int:
+        """Most events that any field shows."""
+        return max(self.binder.history, self.binder.likes)
+
+    def _longest(self, template: Template, examples: Examples) -> Rows:
+        """Events in the longest history that keeps the limit, found by bisection; 0 at least."""
         assert self.limit is not None
         low = np.zeros(len(examples), dtype=np.int64)
-        most = max(self.binder.history, self.binder.likes)
-        high = np.full(len(examples), most, dtype=np.int64)
+        high = np.full(len(examples), self._most, dtype=np.int64)
         while (low < high).any():
             middle = (low + high + 1) // 2
             texts = self._cut(template, examples, middle)
             within = self._lengths(texts) <= self.limit.most
             low, high = np.where(within, middle, low), np.where(within, high, middle - 1)
-        texts = self._cut(template, examples, low)
-        return texts, pl.Series(self._lengths(texts) <= self.limit.most)
+        return low
 
     def _cut(self, template: Template, examples: Examples, shown: Rows) -> dict[str, pl.Series]:
         block = self.binder.block(examples, template, shown=shown)
@@ -187,24 +195,25 @@ class InstructionSource:
         self,
         template: Template,
         examples: Examples,
-        answers: pl.Series,
-        items: Rows | None,
+        answers: tuple[pl.Series, Rows | None],
+        shown: Rows | None,
     ) -> pl.Series:
         """The wrong answer to each question; empty where none is known."""
-        height = len(examples)
+        height, (said, items) = len(examples), answers
         if template.answers_by_label:
             return _by_label(template, examples, like=0)
         if len(template.choices) == 2:
             one, other = template.choices
             return (
-                pl.DataFrame({"said": answers})
+                pl.DataFrame({"said": said})
                 .select(pl.when(pl.col("said") == one).then(pl.lit(other)).otherwise(pl.lit(one)))
                 .to_series()
             )
         if not template.names_item or items is None:
             return pl.repeat("", height, dtype=pl.String, eager=True)
         others = replace(examples, items=np.maximum(items, 0))
-        block = self.binder.block(others, template, names=template.fields("answer"))
+        names = template.fields("answer")
+        block = self.binder.block(others, template, names=names, shown=shown)
         text = render_rows(template, "answer", block, height=height)
         return text.set(pl.Series(items < 0), "")
 

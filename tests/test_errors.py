@@ -1,7 +1,9 @@
+from multiprocessing.reduction import ForkingPickler
+
 import pytest
 
 from tastemaker import errors
-from tastemaker.errors import TastemakerError, UnknownNameError, UserError
+from tastemaker.errors import LeakError, TastemakerError, UnknownNameError, UserError
 
 
 def test_message_has_three_parts() -> None:
@@ -22,3 +24,16 @@ def test_tree_and_exit_codes(name: str) -> None:
     assert issubclass(kind, TastemakerError)
     assert kind.exit_code == (2 if issubclass(kind, UserError) else 1)
     assert name in str(errors.__doc__)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("wrong", allowed="right", remedy="do it"),
+        UnknownNameError("template", "p5/2", ["p5/2-1", "kar/user_movies"]),
+        LeakError("row 3 shows too much"),
+    ],
+)
+def test_errors_come_whole_out_of_other_processes(error: TastemakerError) -> None:
+    copy = ForkingPickler.loads(ForkingPickler.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

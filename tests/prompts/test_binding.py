@@ -292,6 +292,14 @@ def test_another_seed_or_epoch_draws_anew() -> None:
         assert changed[0] != changed[1]
 
 
+def test_another_epoch_offers_other_items() -> None:
+    offered = [
+        [set(row) for row in value("candidates_index", ALL, binder=SHOP_BINDER.in_epoch(epoch))]
+        for epoch in (0, 1)
+    ]
+    assert sum(one == two for one, two in zip(*offered, strict=True)) < len(EVENTS) / 20
+
+
 def test_twenty_candidates_can_be_drawn_in_the_shop() -> None:
     binder = replace(SHOP_BINDER, candidates=20)
     assert {len(set(row)) for row in value("candidates_index", ALL, binder=binder)} == {20}

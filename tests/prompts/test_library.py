@@ -33,7 +33,7 @@ from tastemaker.prompts.leaks import LeakSearch
 from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.source import InstructionSource
 from tastemaker.prompts.template import Template, find_template, shared_macros, template_names
-from tastemaker.testing.world import shop_split
+from tastemaker.testing.world import shop_split, shop_world
 
 NAMES = template_names()
 FAMILIES = sorted({name.partition("/")[0] for name in NAMES})
@@ -144,6 +144,26 @@ def test_all_sections_render_by_the_column(name: str) -> None:
 
 
 # What holds of the prompts
+
+
+def test_the_shop_is_as_it_says(shop: World) -> None:
+    tables = shop.split.tables
+    events = tables.interactions
+    assert (tables.n_users, tables.n_items, events.height) == (24, 30, 283)
+    assert set(events["rating"]) == {1, 2, 3, 4, 5}
+    assert set(events["domain"]) == {"Books", "Games"}
+    assert events.select("user", "time").is_duplicated().any()
+    assert events.select("user", "item").is_duplicated().any()
+    assert events.group_by("user").agg(pl.col("item").n_unique())["item"].max() == 11
+    assert tables.items["title"].is_duplicated().sum() == 2
+    whole = {"user", "user_id", "item", "item_id", "title", "time", "rating", "label", "domain"}
+    for frame in (tables.users, tables.items, events):
+        for column in set(frame.columns) - whole:
+            missing = frame[column].cast(pl.String, strict=False).fill_null("") == ""
+            if column == "categories":
+                missing = frame[column].list.len() == 0
+            assert 0 < missing.sum() < frame.height / 2
+    assert tables.interactions.equals(shop_world().interactions)
 
 
 def test_the_shop_has_what_any_template_needs(shop: World) -> None:

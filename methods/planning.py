@@ -141,6 +141,9 @@ def planned_binder(
         columns=config.columns,
         attributes=config.attributes,
     )
+    for field, column in config.columns.items():
+        if not catalogue.has(column):
+            raise UserError(f"build.columns: {field}: {catalogue.missing(field)}.")
     binder = Binder(
         split.histories,
         catalogue,

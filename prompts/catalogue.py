@@ -159,6 +159,10 @@ class Catalogue:
         """Name of the column that a field names."""
         return self._columns.get(field, field)
 
+    def has(self, column: str) -> bool:
+        """Whether any table has this column."""
+        return any(column in getattr(self.tables, place).columns for place in _PLACES)
+
     def missing(self, field: str) -> str:
         """What to say of a column that no table has."""
         known = sorted({name for place in _PLACES for name in getattr(self.tables, place).columns})

@@ -91,7 +91,7 @@ class Mixture:
         Returns:
             Places of examples and of templates, one pair per instruction, in the order of examples.
         """
-        names = np.array([_number(template.name) for template in self.templates])
+        names = np.array([_number(template.label) for template in self.templates])
         columns = (examples.rows, examples.users, examples.items)
         keys = hashed(*(one[:, None] for one in columns), epoch, _CHOICE, names, seed=seed)
         order = -np.log1p(-fractions(keys)) / self.weights

@@ -1,5 +1,6 @@
 """Shared by all rooms: nothing is fetched, and models are unpacked once for the whole suite."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,12 @@ os.environ["LANGSMITH_TRACING"] = "false"
 # Two shared cores make single examples slow now and then; a deadline would only add noise.
 settings.register_profile("tastemaker", deadline=None)
 settings.load_profile("tastemaker")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests need not be looked at by every garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 class Found(NamedTuple):

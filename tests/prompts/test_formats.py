@@ -123,7 +123,7 @@ def rows(*, text_ids: bool) -> st.SearchStrategy[list[dict[str, Any]]]:
 @given(data=st.booleans().flatmap(lambda kind: st.tuples(st.just(kind), rows(text_ids=kind))))
 @example(data=(True, []))
 @example(data=(False, [row(1, item_id=None, label=None, timestamp=None, row=None)]))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_written_is_read_back(
     name: str, pairs: bool, data: tuple[bool, list[dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -206,7 +206,7 @@ def test_the_tokenizer_would_take_the_texts_for_tokens(tokenizer: Any) -> None:
 CLEAN = dict(built(world(["xabc"])))
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(cells())
 @example(SPECIAL)
 @example(["x" + token.join(BETWEEN) for token in SPECIAL])
@@ -231,7 +231,7 @@ def test_no_text_of_the_data_becomes_a_special_token(
     assert specials(tokenizer, everything) == set()
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(cells())
 @example(SPECIAL)
 def test_hostile_texts_neither_break_nor_deceive_the_audit(given_texts: list[str]) -> None:

@@ -159,10 +159,11 @@ def test_the_shop_is_as_it_says(shop: World) -> None:
     whole = {"user", "user_id", "item", "item_id", "title", "time", "rating", "label", "domain"}
     for frame in (tables.users, tables.items, events):
         for column in set(frame.columns) - whole:
-            missing = frame[column].cast(pl.String, strict=False).fill_null("") == ""
-            if column == "categories":
-                missing = frame[column].list.len() == 0
-            assert 0 < missing.sum() < frame.height / 2
+            values = frame[column]
+            listed = isinstance(values.dtype, pl.List)
+            texts = values.list.join("") if listed else values.cast(pl.String).fill_null("")
+            missing = texts == ""
+            assert 0 < missing.sum() < 0.6 * frame.height
     assert tables.interactions.equals(shop_world().interactions)
 
 

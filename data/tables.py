@@ -140,7 +140,7 @@ class Tables:
         """
         try:
             about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
-            frames = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _FRAMES}
+            frames = {name: _whole_columns(folder / f"{name}.parquet") for name in _FRAMES}
             schema = Schema.from_dict(about["schema"])
             notes = tuple(about["notes"])
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
@@ -218,6 +218,15 @@ def build_tables(
         source=source,
         licence=licence,
         notes=(*item_ids.notes, *user_ids.notes, *problems.notes, *problems.warnings),
+    )
+
+
+def _whole_columns(file: Path) -> pl.DataFrame:
+    """A frame whose columns are one piece each, so that NumPy sees them without a copy."""
+    names = pl.read_parquet_schema(file)
+    # One column at a time: the pieces and the whole of all of them would take twice the memory.
+    return pl.DataFrame(
+        [pl.read_parquet(file, columns=[name]).to_series().rechunk() for name in names]
     )
 
 

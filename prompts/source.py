@@ -211,7 +211,7 @@ class InstructionSource:
             )
         if not template.names_item or items is None:
             return pl.repeat("", height, dtype=pl.String, eager=True)
-        others = replace(examples, items=np.maximum(items, 0))
+        others = examples.with_items(np.maximum(items, 0))
         names = template.fields("answer")
         block = self.binder.block(others, template, names=names, shown=shown)
         text = render_rows(template, "answer", block, height=height)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +31,10 @@ __all__ = ["Layout", "PartFacts", "Shard", "write_parts"]
 Sources = Mapping[str, InstructionSource]
 Check = Callable[[pl.DataFrame], None]
 _HASH_SEED = 1
+# Polars keeps threads, which a forked process would wait for in vain.
+_SPAWN = multiprocessing.get_context("spawn")
+_THREADS = "POLARS_MAX_THREADS"
+_AHEAD = 2  # shards given to each other process, so that none waits for this one
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def write_parts(
     total = sum(shard.stop - shard.start for shard in missing)
     with report.track("building, examples", total) as advance:
         if workers > 1 and again is not None and len(missing) > 1:
-            made = _in_processes(missing, again, layout, scratch, workers)
+            made = _in_processes(missing, again, sources, layout, scratch, check, workers=workers)
         else:
             made = _here(missing, sources, layout, scratch, check)
         for shard in made:
@@ -242,32 +248,51 @@ class _Worker:
 def _in_processes(
     shards: Sequence[Shard],
     again: Callable[[], tuple[Sources, Check | None]],
+    sources: Sources,
     layout: Layout,
     scratch: Path,
+    check: Check | None,
+    *,
     workers: int,
 ) -> Iterator[Shard]:
-    # Polars keeps threads, which a forked process would wait for in vain.
-    context = multiprocessing.get_context("spawn")
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    saved = os.environ.get("POLARS_MAX_THREADS")
-    os.environ["POLARS_MAX_THREADS"] = str(threads)
-    try:
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start, initargs=(again,)
-        ) as pool:
-            jobs = [pool.submit(_work, shard, layout, scratch) for shard in shards]
-            try:
-                for shard, job in zip(shards, jobs, strict=True):
-                    job.result()
+    others = workers - 1  # this process makes shards, too
+    with (
+        _threads(max((os.cpu_count() or 1) // workers, 1)),
+        ProcessPoolExecutor(
+            others, mp_context=_SPAWN, initializer=_start, initargs=(again,)
+        ) as pool,
+    ):
+        waiting, running = deque(shards), dict[Future[None], Shard]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < _AHEAD * others:
+                    shard = waiting.popleft()
+                    running[pool.submit(_work, shard, layout, scratch)] = shard
+                if waiting:
+                    shard = waiting.popleft()
+                    _make(shard, sources[shard.part], layout, scratch, check)
                     yield shard
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+                done = wait(running, timeout=0 if waiting else None, return_when=FIRST_COMPLETED)
+                for job in done.done:
+                    job.result()
+                    yield running.pop(job)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """How many threads of polars a process that starts meanwhile gets."""
+    saved = os.environ.get(_THREADS)
+    os.environ[_THREADS] = str(count)
+    try:
+        yield
     finally:
         if saved is None:
-            del os.environ["POLARS_MAX_THREADS"]
+            del os.environ[_THREADS]
         else:
-            os.environ["POLARS_MAX_THREADS"] = saved
+            os.environ[_THREADS] = saved
 
 
 def _start(again: Callable[[], tuple[Sources, Check | None]]) -> None:

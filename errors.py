@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+_MOST_NAMES = 24  # listed in full
+
+
 class TastemakerError(Exception):
     """Base of all errors raised on purpose."""
 
@@ -91,7 +94,11 @@ class UnknownNameError(UserError):
         close = nearest(name, names)
         what = f"unknown {kind} '{name}'"
         what += f"; did you mean '{close}'?" if close else "."
-        super().__init__(what, allowed=f"available: {', '.join(names) or 'none'}")
+        shown = names
+        if len(names) > _MOST_NAMES:
+            shown = sorted(difflib.get_close_matches(name, names, n=_MOST_NAMES // 2, cutoff=0))
+        more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+        super().__init__(what, allowed=f"available: {', '.join(shown) or 'none'}{more}")
 
 
 class StageError(TastemakerError):

@@ -18,6 +18,14 @@ def test_unknown_name_offers_the_nearest() -> None:
     assert "available: dcn, din" in str(UnknownNameError("backbone", "zzzz", ["din", "dcn"]))
 
 
+def test_of_very_many_names_the_closest_are_listed() -> None:
+    names = [f"p5/2-{number}" for number in range(1, 100)]
+    text = str(UnknownNameError("template", "p5/2-100", names))
+    assert text.endswith(" and 87 more")
+    assert "p5/2-10, " in text
+    assert len(text) < 200
+
+
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
 def test_tree_and_exit_codes(name: str) -> None:
     kind = getattr(errors, name)

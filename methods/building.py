@@ -7,12 +7,14 @@ It belongs to no method: any recipe with a `build` section or a method that tune
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
 from tastemaker.data.findings import Finding
 from tastemaker.data.id_probe import id_probe, probe_finding
@@ -38,6 +40,7 @@ from tastemaker.prompts.template import Template, find_templates
 from tastemaker.prompts.writing import Layout, write_parts
 from tastemaker.recipe import Recipe
 from tastemaker.recipe_build import BuildConfig
+from tastemaker.recipe_data import DataConfig
 from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 
 __all__ = [
@@ -216,7 +219,7 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
             format=config.format,
             checked=config.check,
             near_duplicates=found.left_out,
-            command="tastemaker build RECIPE",
+            recipe=_recipe_text(space, config, source=found.binder.tables.source),
             counters=_counters(config),
             sample=_SAMPLE,
         ),
@@ -231,6 +234,42 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
         "templates": [template.label for template in found.templates],
         "line": line,
     }
+
+
+def _recipe_text(space: Workspace, config: BuildConfig, *, source: str) -> str:
+    """What makes the data set again: everything that is not a default, files without folders."""
+    manifest = space.run.manifest("data")
+    data = DataConfig.model_validate(manifest.config if manifest else {})
+    build = config.model_dump(mode="json", exclude_defaults=True, exclude=set(_UNBUILT))
+    build["templates"] = {
+        Path(name).name if name.endswith(".j2") else name: weight
+        for name, weight in config.templates.items()
+    }
+    if config.tokenizer:
+        build["tokenizer"] = Path(config.tokenizer).name
+    told = {
+        "name": re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "instructions",
+        "seed": space.seed,
+        "data": _without_folders(data.model_dump(mode="json", exclude_defaults=True)),
+        "build": build,
+    }
+    return yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _without_folders(data: dict[str, Any]) -> dict[str, Any]:
+    """The data section with each file by its name alone."""
+
+    def named(place: Any) -> Any:
+        if isinstance(place, list):
+            return [named(one) for one in place]
+        return Path(place).name if isinstance(place, str) else place
+
+    for table in ("interactions", "items", "users"):
+        for key in ("path", "database"):
+            if isinstance(data.get(table), dict) and data[table].get(key):
+                data[table][key] = named(data[table][key])
+    data.pop("folder", None)
+    return data
 
 
 def _counters(config: BuildConfig) -> dict[str, CountTokens]:

@@ -13,6 +13,7 @@ from tastemaker.stage import Stage
 
 __all__ = ["ORDER", "check", "stages"]
 
+_OF_NO_METHOD = ("data", "build")
 ORDER = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report")
 
 
@@ -27,7 +28,10 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
         UserError: an unknown name, two methods with the same stage, or a stage no method has.
     """
     methods = [registry.load("method", name) for name in recipe.methods]
-    check(recipe, methods)
+    if until in _OF_NO_METHOD:
+        prepare.check(recipe)  # what methods ask of templates or models is no matter then
+    else:
+        check(recipe, methods)
     builders = {name: build for method in methods for name, build in method.stages.items()}
     if _builds(recipe, builders, until=until):
         building.check(recipe)

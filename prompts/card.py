@@ -47,7 +47,7 @@ class CardFacts:
         format: Of the files.
         checked: Share of prompts that was checked for leaks while building, 0 to 1.
         near_duplicates: Training examples dropped because they nearly repeated others.
-        command: Makes the data set again.
+        recipe: YAML of the recipe that makes the data set again.
         counters: Unit → how many of it each text has.
         sample: Examples of each part whose lengths are counted.
     """
@@ -58,7 +58,7 @@ class CardFacts:
     format: str
     checked: float
     near_duplicates: int
-    command: str
+    recipe: str
     counters: Mapping[str, CountTokens]
     sample: int = 2_000
 
@@ -96,7 +96,8 @@ def dataset_card(facts: CardFacts) -> str:
         "## Licence",
         plain(tables.licence) or "The source states no licence; ask its owner before sharing this.",
         "## Making it again",
-        f"```\n{facts.command}\n```",
+        "Save this as `recipe.yaml` and run `tastemaker build recipe.yaml`:",
+        f"~~~~yaml\n{facts.recipe.strip()}\n~~~~",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -136,6 +136,18 @@ def test_own_tables_to_instructions(tastemaker: Call, tables: Path) -> None:
     assert "240" in described.stdout
 
 
+def test_a_mixture_is_built_though_the_recipes_method_could_not_score_it(
+    tastemaker: Call, tables: Path
+) -> None:
+    mixed = ("--set", 'build.templates=[tallrec/item, "openp5/sequential-1"]')
+    found = tastemaker("build", "mine.yaml", *mixed, "--set", "build.min_history=1", cwd=tables)
+    assert found.returncode == 0, found.stderr
+    assert "load_dataset(" in found.stdout
+    found = tastemaker("tune", "mine.yaml", *mixed, cwd=tables)
+    assert found.returncode == 2
+    assert "'openp5/sequential-1' has free text" in found.stderr
+
+
 def test_run_until_an_unknown_stage(tastemaker: Call, tables: Path) -> None:
     found = tastemaker("run", "mine.yaml", "--until", "train", cwd=tables)
     refused(found, tables, "no stage 'train'", "its stages: data, build, tune")

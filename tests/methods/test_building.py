@@ -546,7 +546,7 @@ def test_wrong_settings_are_found_before_anything_runs(
 def test_what_is_tuned_and_scored_must_tell_its_rows(world: Path) -> None:
     found = recipe(world, format="openai").model_copy(update={"methods": ("tallrec",)})
     with pytest.raises(RecipeError, match="openai files do not tell"):
-        stages(found, until="build")
+        stages(found, until="tune")
 
 
 def test_own_templates_of_one_file_name_are_refused(world: Path, tmp_path: Path) -> None:
@@ -672,3 +672,18 @@ def test_a_build_is_the_same_again(world: Path, tmp_path: Path) -> None:
         )
         digests.append(execute(found, tmp_path / name).digest_of("build"))
     assert digests[0] == digests[1]
+
+
+def test_the_card_tells_the_recipe_that_makes_it_again(
+    build: Build, world: Path, tmp_path: Path
+) -> None:
+    run = build(templates={"tallrec/movie": 2, "p5/2-*": 1}, shots=4, negatives=1, history=3)
+    card = card_of(run)
+    text = card.split("~~~~yaml\n")[-1].split("~~~~")[0]
+    assert str(world) not in card
+    assert "interactions:\n    path: " in text
+    again = world / "again.yaml"
+    again.write_text(text, encoding="utf-8")
+    other = execute(load_recipe(again), tmp_path / "other")
+    for file in sorted((run.artefact("build") / "data").iterdir()):
+        assert file.read_bytes() == (other.artefact("build") / "data" / file.name).read_bytes()

@@ -27,7 +27,7 @@ from tastemaker.stage import Silent
 from tastemaker.testing.world import checkerboard, tied_world
 
 TABLES = checkerboard(6, 8, events=6)
-COMMAND = "tastemaker build recipe.yaml"
+RECIPE = "name: world\nseed: 8"
 
 
 def characters(texts: Sequence[str]) -> list[int]:
@@ -58,7 +58,7 @@ def facts(
     known: dict[str, Any] = {
         "checked": 1.0,
         "near_duplicates": 0,
-        "command": COMMAND,
+        "recipe": RECIPE,
         "counters": {"characters": characters},
         **options,
     }
@@ -125,7 +125,14 @@ def test_the_counts_are_those_of_the_frames(tmp_path: Path) -> None:
         ["`Yes.`", liked],
     ]
     assert f"~~~~text\n{texts[0]}\n~~~~" in card
-    for line in ("CC0-1.0", "arXiv 2305.00447", COMMAND, "`rating > 3`", "`tallrec/movie`"):
+    for line in (
+        "CC0-1.0",
+        "arXiv 2305.00447",
+        "tastemaker build recipe.yaml",
+        RECIPE,
+        "`rating > 3`",
+        "`tallrec/movie`",
+    ):
         assert line in card
 
 
@@ -192,7 +199,7 @@ def test_a_card_of_nothing_and_of_hostile_names(tmp_path: Path) -> None:
     assert head_of(card)["pretty_name"] == "x --- license: mit ‹img> as instructions"
     assert table(card, "Parts") == [["train", "0", "0", "0", "0", "–", "–", "–"]]
     assert "states no licence" in card
-    assert "~~~~" not in card
+    assert "~~~~text" not in card
 
 
 def test_titles_break_neither_table_nor_fence(tmp_path: Path) -> None:

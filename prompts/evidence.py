@@ -83,11 +83,12 @@ class _Sorted:
     """Moments of each key, one sorted array for all keys."""
 
     def __init__(self, keys: Numbers, times: Numbers) -> None:
-        self._keys, self._times = np.unique(keys), np.unique(times)
+        # Asked for ranks, np.unique sorts, which is five times as fast as its table of hashes.
+        self._keys, places = np.unique(keys, return_inverse=True)
+        self._times, moments = np.unique(times, return_inverse=True)
         # Ranks of keys and moments fit into one number, whatever they were.
         self._width = len(self._times) + 1
-        places = np.searchsorted(self._keys, keys) * self._width
-        self._sorted = np.sort(places + np.searchsorted(self._times, times))
+        self._sorted = np.sort(places * self._width + moments)
 
     def before(self, keys: ArrayLike, times: ArrayLike) -> Numbers:
         """Entries of each key strictly before each moment."""

@@ -12,7 +12,13 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +40,6 @@ _HASH_SEED = 1
 # Polars keeps threads, which a forked process would wait for in vain.
 _SPAWN = multiprocessing.get_context("spawn")
 _THREADS = "POLARS_MAX_THREADS"
-_AHEAD = 2  # shards given to each other process, so that none waits for this one
 
 
 @dataclass(frozen=True)
@@ -255,27 +260,29 @@ def _in_processes(
     *,
     workers: int,
 ) -> Iterator[Shard]:
-    others = workers - 1  # this process makes shards, too
+    others = workers - 1  # this process makes shards, too, in a thread of its own
     with (
         _threads(max((os.cpu_count() or 1) // workers, 1)),
         ProcessPoolExecutor(
             others, mp_context=_SPAWN, initializer=_start, initargs=(again,)
         ) as pool,
+        ThreadPoolExecutor(1) as own,
     ):
         waiting, running = deque(shards), dict[Future[None], Shard]()
+        here: Future[None] | None = None
         try:
             while waiting or running:
-                while waiting and len(running) < _AHEAD * others:
+                if waiting and here not in running:
+                    shard = waiting.popleft()
+                    here = own.submit(_make, shard, sources[shard.part], layout, scratch, check)
+                    running[here] = shard
+                while waiting and len(running) - (here in running) < others:
                     shard = waiting.popleft()
                     running[pool.submit(_work, shard, layout, scratch)] = shard
-                if waiting:
-                    shard = waiting.popleft()
-                    _make(shard, sources[shard.part], layout, scratch, check)
-                    yield shard
-                done = wait(running, timeout=0 if waiting else None, return_when=FIRST_COMPLETED)
-                for job in done.done:
+                for job in wait(running, return_when=FIRST_COMPLETED).done:
+                    shard = running.pop(job)
                     job.result()
-                    yield running.pop(job)
+                    yield shard
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

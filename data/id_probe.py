@@ -77,8 +77,9 @@ def id_probe(split: Split, *, numbers: Numbering | pl.Series = "dense") -> IdPro
         None when external ids are no whole numbers, or no test event has a history.
     """
     tables = split.tables
-    named = "item" if isinstance(numbers, str) and numbers == "dense" else "item_id"
-    ids = tables.items[named] if isinstance(numbers, str) else numbers
+    ids = numbers
+    if isinstance(ids, str):
+        ids = tables.items["item" if ids == "dense" else "item_id"]
     if not ids.dtype.is_integer():
         return None
     events = real_events(tables)

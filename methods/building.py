@@ -26,9 +26,7 @@ from tastemaker.methods.planning import (
     Plan,
     count_characters,
     plan,
-    planned_binder,
     token_counter,
-    weighted_templates,
 )
 from tastemaker.prompts.audit import audit_prompts
 from tastemaker.prompts.card import CardFacts, dataset_card
@@ -44,15 +42,10 @@ from tastemaker.recipe_data import DataConfig
 from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 
 __all__ = [
-    "PARTS",
     "arranged",
     "audit_build",
     "build_stage",
     "check",
-    "plan",
-    "planned_binder",
-    "token_counter",
-    "weighted_templates",
 ]
 
 _UNBUILT = frozenset({"workers", "check"})  # change nothing in what is written
@@ -164,13 +157,12 @@ def _again(folder: Path, config: BuildConfig, seed: int) -> tuple[Any, Any]:
 
 def _checker(found: Plan, config: BuildConfig, *, seed: int) -> Callable[[pl.DataFrame], None]:
     index = None if found.index is None else found.index.texts
-    cuts = [source.examples.times for source in found.sources.values() if len(source)]
-    before = int(cuts[0].max()) if cuts else None
-
+    # Users and items are all asked about at one moment; interactions bring their own.
+    first = next(iter(found.sources.values())).examples.take(slice(0, 1))
     search = LeakSearch(
         found.binder.tables,
         history=max(config.history, config.likes),
-        before=before,
+        before=int(first.times[0]),
         index=index,
         templates=found.templates,
     )

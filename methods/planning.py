@@ -22,6 +22,7 @@ from tastemaker.methods.base import load_requests, load_split
 from tastemaker.prompts.binding import Binder
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.examples import Examples
+from tastemaker.prompts.fields import INDEX_FIELDS
 from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.selection import balanced, few, near_duplicates, sampled
 from tastemaker.prompts.source import CountTokens, InstructionSource, Limit
@@ -33,6 +34,7 @@ __all__ = [
     "PARTS",
     "Plan",
     "count_characters",
+    "count_tokens",
     "length_limit",
     "plan",
     "planned_binder",
@@ -43,7 +45,6 @@ __all__ = [
 
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
 UNSEEN = "test_unseen"
-_INDEX_FIELDS = frozenset({"item_index", "history_index", "candidates_index"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ def planned_binder(
 ) -> tuple[Binder, ItemIndex | None]:
     """The binder of a recipe, with an item index when a template shows item numbers."""
     index = None
-    if any(template.fields() & _INDEX_FIELDS for template in templates):
+    if any(template.fields() & INDEX_FIELDS for template in templates):
         index = item_index(
             split.tables,
             split.train,
@@ -171,15 +172,15 @@ def token_counter(name: str) -> CountTokens:
     Raises:
         MissingError: the model is not on this machine.
     """
-    tokenizer = _tokenizer(name)
+    return partial(count_tokens, _tokenizer(name))
 
-    def count(texts: Sequence[str]) -> Sequence[int]:
-        if not texts:
-            return []
-        encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
-        return [len(ids) for ids in encoded["input_ids"]]
 
-    return count
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, special ones only where the text itself holds them."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def chat_tokens(name: str) -> int:

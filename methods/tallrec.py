@@ -27,7 +27,8 @@ from tastemaker.errors import RecipeError, StageError
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, PromptSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores
-from tastemaker.methods.building import PARTS, arranged, weighted_templates
+from tastemaker.methods.building import arranged
+from tastemaker.methods.planning import PARTS, weighted_templates
 from tastemaker.models.language import (
     LanguageModel,
     best_dtype,

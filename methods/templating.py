@@ -17,6 +17,7 @@ from tastemaker.data.splits import Split
 from tastemaker.errors import UserError
 from tastemaker.methods.planning import (
     count_characters,
+    count_tokens,
     length_limit,
     planned_binder,
     training_targets,
@@ -83,8 +84,7 @@ class Chat:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; the template has written all special tokens already."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        return count_tokens(self.tokenizer, texts)
 
     def clash(self, one: str, other: str) -> str:
         """Why this model cannot tell two answers apart; empty when it can."""

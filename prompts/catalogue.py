@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tastemaker.data.tables import Tables
 from tastemaker.errors import UserError, nearest
-from tastemaker.prompts.columns import Column, Listing, joined
+from tastemaker.prompts.columns import Column, Listing, borders, joined
 from tastemaker.prompts.render import as_text, display_titles, profiles, quotable
 
 __all__ = ["Catalogue", "Place", "Texts"]
@@ -215,7 +215,7 @@ def _split(values: pl.Series) -> Listing:
     parts = frame.explode("parts").drop_nulls()
     parts = parts.with_columns(_plain(parts["parts"]).alias("parts")).filter(pl.col("parts") != "")
     lengths = np.bincount(parts["row"].to_numpy(), minlength=len(values))
-    return Listing(_offsets(lengths), (_coded(parts["parts"]),))
+    return Listing(borders(lengths), (_coded(parts["parts"]),))
 
 
 def _pairs(columns: Sequence[tuple[str, pl.Series]], *, height: int) -> Listing:
@@ -230,7 +230,7 @@ def _pairs(columns: Sequence[tuple[str, pl.Series]], *, height: int) -> Listing:
     order = np.flatnonzero(kept)[np.argsort(rows[kept], kind="stable")]
     labels = pl.Series([quotable(name) for name, _ in columns], dtype=pl.String)
     return Listing(
-        _offsets(np.bincount(rows[kept], minlength=height)),
+        borders(np.bincount(rows[kept], minlength=height)),
         (Column(labels, names[order]), Column(values, order)),
         tuples=True,
     )
@@ -246,7 +246,3 @@ def _coded(values: pl.Series) -> Column:
     numbers = pl.DataFrame({"value": distinct}).with_row_index("code")
     found = pl.DataFrame({"value": values}).join(numbers, on="value", maintain_order="left")
     return Column(distinct, found["code"].to_numpy().astype(np.int64))
-
-
-def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

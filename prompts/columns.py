@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["Column", "Listing", "Part", "Value", "glued", "joined"]
+__all__ = ["Column", "Listing", "Part", "Value", "borders", "glued", "joined"]
 
 Numbers = NDArray[np.integer[Any]]
 
@@ -120,9 +120,9 @@ class Listing:
         high = _bound(stop, whole, default=None)
         kept = (places >= low) & (places < high)
         counts = np.bincount(self.rows[kept], minlength=self.height)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         chosen = np.flatnonzero(kept)
-        return Listing(offsets, tuple(column.take(chosen) for column in self.columns), self.tuples)
+        columns = tuple(column.take(chosen) for column in self.columns)
+        return Listing(borders(counts), columns, self.tuples)
 
     def to_list(self) -> list[list[Any]]:
         """Python lists, one a row."""
@@ -133,6 +133,11 @@ class Listing:
 
 Value = Column | Listing
 Part = str | Column
+
+
+def borders(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Where rows of these lengths begin and end: int64 [rows + 1], from 0."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def joined(listing: Listing, separator: str | Column = "") -> Column:

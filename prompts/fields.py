@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FIELDS", "Field", "Kind", "field_named"]
+__all__ = ["FIELDS", "INDEX_FIELDS", "Field", "Kind", "field_named"]
 
 Kind = Literal["text", "texts", "tuples"]
 Role = Literal["user", "item", "past", "choice", "outcome", "constant", "column"]
@@ -153,6 +153,8 @@ _ALL = (
     Field("factors", "what to consider, from the front matter", kind="texts", role="constant"),
     Field("domain", "domain of the target", role="item"),
 )
+# Those that call items by number.
+INDEX_FIELDS = frozenset({"item_index", "history_index", "candidates_index"})
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
 
 

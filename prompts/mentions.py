@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.errors import UserError
-from tastemaker.prompts.fields import field_named
+from tastemaker.prompts.fields import INDEX_FIELDS, field_named
 from tastemaker.prompts.template import Template
 
 __all__ = [
@@ -37,7 +37,6 @@ QUOTED = r'"[^"\n]*"'
 _NUMBERS = r"\b(?:item_)?\d+\b"
 _TOKENS = r"(?:<CI\d+>)+"
 _TITLE, _NUMBER, _OTHER = "\ue000", "\ue001", "\ue002"  # private use: no text holds them
-_INDEXED = frozenset({"item_index", "history_index", "candidates_index"})
 _SIDES = (
     {"liked", "disliked"},
     {"liked_works", "disliked_works"},
@@ -232,7 +231,7 @@ def _lines_of_others(template: Template) -> list[tuple[str, str]]:
     found = {}
     for several in (1, 0):
         values = _filled(template, _OTHER, several=several)
-        for name in _INDEXED & values.keys():
+        for name in INDEX_FIELDS & values.keys():
             values[name] = [_NUMBER] * several if isinstance(values[name], list) else _NUMBER
         try:
             lines = _question(template, values).split("\n")

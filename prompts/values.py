@@ -20,7 +20,7 @@ from tastemaker.data.history import Past
 from tastemaker.data.negatives import draw_negatives
 from tastemaker.errors import UserError
 from tastemaker.prompts.catalogue import Catalogue
-from tastemaker.prompts.columns import Column, Listing, Value, glued, joined
+from tastemaker.prompts.columns import Column, Listing, Value, borders, glued, joined
 from tastemaker.prompts.examples import Examples
 from tastemaker.prompts.render import quotable
 
@@ -73,8 +73,8 @@ class Block:
         lengths = past.lengths
         places = np.arange(len(past.events)) - np.repeat(past.offsets[:-1], lengths)
         kept = places >= np.repeat(lengths - self._shown, lengths)
-        offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, self._shown))])
-        return Past(offsets.astype(np.int64), past.events[kept])
+        offsets = borders(np.minimum(lengths, self._shown))
+        return Past(offsets, past.events[kept])
 
     @cached_property
     def events(self) -> pl.DataFrame:
@@ -95,8 +95,8 @@ class Block:
         if liked is None:
             return self.past.offsets, items
         chosen = (self.events["label"].to_numpy() == 1) == liked
-        running = np.concatenate([[0], np.cumsum(chosen)])
-        return running[self.past.offsets].astype(np.int64), items[chosen]
+        running = borders(chosen)
+        return running[self.past.offsets], items[chosen]
 
     def works(self, *, liked: bool) -> Listing:
         """(title, author) of the history's likes or other events."""
@@ -175,7 +175,7 @@ def _liked_before(block: Block) -> Bound:
 def _gathered(listing: Listing, wanted: Rows) -> Listing:
     """The lists of the rows wanted."""
     lengths = listing.lengths[wanted]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = borders(lengths)
     starts = np.repeat(listing.offsets[:-1][wanted] - offsets[:-1], lengths)
     places = np.arange(int(offsets[-1])) + starts
     return Listing(offsets, tuple(one.take(places) for one in listing.columns), listing.tuples)
@@ -200,7 +200,7 @@ def _vague_intention(block: Block) -> Bound:
     found = _categories(block)
     place = (block.chances(_NEED) * np.maximum(found.lengths, 1)).astype(np.int64)
     chosen = found.places == np.repeat(place, found.lengths)
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(found.lengths, 1))]).astype(np.int64)
+    offsets = borders(np.minimum(found.lengths, 1))
     one = Listing(offsets, (found.columns[0].take(np.flatnonzero(chosen)),))
     text = glued(["I am in the mood for something in ", joined(one), "."])
     return Column(text.set(pl.Series(found.lengths == 0), ""))
@@ -226,9 +226,9 @@ def _preference(block: Block) -> Bound:
         .head(_MOST_TASTES)
     )
     lengths = np.bincount(counted["row"].to_numpy(), minlength=len(block.examples))
-    borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = borders(lengths)
     column = Column(of_likes.columns[0].values, counted["code"].to_numpy())
-    tastes = Listing(borders, (column,))
+    tastes = Listing(offsets, (column,))
     return Column(_enumerated(tastes, before="mostly likes "))
 
 
@@ -264,7 +264,7 @@ def _feedback(block: Block) -> Bound:
         .head(_MOST_FEEDBACK)
     )
     lengths = np.bincount(newest["place"].to_numpy(), minlength=len(block.examples))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = borders(lengths)
     return Listing(offsets, (Column(found.values, newest["row"].to_numpy()),))
 
 

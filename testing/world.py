@@ -10,6 +10,7 @@ The tied world has six events; the shop has every column that the packaged templ
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -40,13 +41,8 @@ SCHEMA = Schema(
     title="title",
     text=("genres",),
 )
-SHOP_SCHEMA = Schema(
-    user="user_id",
-    item="item_id",
-    time="timestamp",
-    rating="rating",
-    label=LabelRule("rating", ">", 3.0),
-    title="title",
+SHOP_SCHEMA = replace(
+    SCHEMA,
     text=("description", "review", "headline", "explanation"),
     domain="domain",
     lists={"categories": "|"},

@@ -17,8 +17,9 @@ from tastemaker.data.findings import Finding
 from tastemaker.data.item_index import ItemIndex
 from tastemaker.errors import RecipeError, TastemakerError, UnknownNameError, UserError
 from tastemaker.methods.base import load_requests, load_split
-from tastemaker.methods.building import PARTS, arranged, audit_build
+from tastemaker.methods.building import arranged, audit_build
 from tastemaker.methods.pipeline import stages
+from tastemaker.methods.planning import PARTS
 from tastemaker.prompts.formats import find_format, format_names, read_shards
 from tastemaker.recipe import Recipe, load_recipe
 from tastemaker.stage import Run

@@ -23,6 +23,7 @@ COMMANDS = {
     "templates": "List, show, render and lint prompt templates.",
     "build": "Run a recipe up to its instructions.",
     "tune": "Run a recipe up to its tuned adapter.",
+    "merge": "Write the tuned model of a run as one plain folder.",
     "reason": "Run a recipe up to its generated knowledge.",
     "encode": "Run a recipe up to its knowledge vectors.",
     "train": "Run a recipe up to its trained recommenders.",

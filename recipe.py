@@ -16,11 +16,13 @@ from pydantic import BaseModel, Field, ValidationError
 from tastemaker.errors import RecipeError, UnknownNameError, nearest
 from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_data import Config, DataConfig
+from tastemaker.recipe_tune import InstructionTuningConfig, LoraConfig, TuneConfig
 
 __all__ = [
     "BuildConfig",
     "EncodeConfig",
     "EvaluateConfig",
+    "InstructionTuningConfig",
     "KnowledgeConfig",
     "LoraConfig",
     "ReasonConfig",
@@ -29,31 +31,6 @@ __all__ = [
     "TuneConfig",
     "load_recipe",
 ]
-
-
-class LoraConfig(Config):
-    """Low-rank adapter; defaults of TALLRec's code: rank 8, α 16, dropout .05, q and v."""
-
-    rank: int = Field(8, gt=0)
-    alpha: int = Field(16, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-
-
-class TuneConfig(Config):
-    """LoRA tuning of a causal language model."""
-
-    model: str = Field("smollm2", description="packaged name, folder, or hub id already on disk")
-    shots: int | None = Field(64, gt=0, description="K training examples; TALLRec: 16, 64, 256")
-    valid_shots: int | None = Field(
-        None, gt=0, description="validation examples that pick the epoch"
-    )
-    epochs: float = Field(3.0, gt=0)
-    learning_rate: float = Field(1e-4, gt=0, description="TALLRec: 1e-4")
-    batch_size: int = Field(8, gt=0)
-    max_length: int = Field(512, gt=0, description="tokens; TALLRec: 512")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    lora: LoraConfig = LoraConfig()
 
 
 class ReasonConfig(Config):
@@ -112,7 +89,10 @@ class EvaluateConfig(Config):
     against: str | None = Field(None, description="model of the paired differences; empty: counts")
     bootstrap: int = Field(1000, gt=0, description="resamples of users")
     confidence: float = Field(0.95, gt=0, lt=1)
-    batch_size: int = Field(16, gt=0, description="prompts a forward pass; on a CPU more is slower")
+    batch_tokens: int = Field(2048, gt=0, description="tokens a forward pass, padding included")
+    answer_score: Literal["log_odds", "double_softmax"] = Field(
+        "log_odds", description="of Yes against No; TALLRec's evaluator: double_softmax"
+    )
 
 
 class Recipe(Config):
@@ -133,7 +113,8 @@ class Recipe(Config):
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `section.key=value` overrides, check everything.
 
-    Relative paths in the `data` section and of templates are taken from the recipe's own folder.
+    Relative paths of tables, templates, instructions and adapters are taken from the recipe's own
+    folder.
 
     Raises:
         RecipeError: unreadable file, not YAML, or wrong keys or values, all in one message.
@@ -142,7 +123,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     for text in overrides:
         _override(values, text)
     _anchor(values.get("data"), folder=path.parent)
-    _anchor_templates(values, folder=path.parent)
+    _anchor_others(values, folder=path.parent)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -169,13 +150,20 @@ def _anchor(data: Any, *, folder: Path) -> None:
             data[name] = _beside(folder, table)
 
 
-def _anchor_templates(values: dict[str, Any], *, folder: Path) -> None:
-    """Take relative paths of the user's own templates from the recipe's own folder, in place."""
+def _anchor_others(values: dict[str, Any], *, folder: Path) -> None:
+    """Take relative paths of other sections from the recipe's own folder, in place."""
 
     def found(name: Any) -> Any:
         own = isinstance(name, str) and name.endswith(".j2")
         return _beside(folder, name) if own else name
 
+    tune = values.get("tune")
+    if isinstance(tune, dict):
+        if tune.get("adapter"):
+            tune["adapter"] = _beside(folder, tune["adapter"])
+        first = tune.get("instruction_tuning")
+        if isinstance(first, dict) and "data" in first:
+            first["data"] = _beside(folder, first["data"])
     for section in ("build", "reason"):
         keys = values.get(section)
         for key in ("templates", "user_template", "item_template"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from tastemaker.recipe_data import Config
 
@@ -41,6 +41,9 @@ class BuildConfig(Config):
         1, description="templates that ask about each example"
     )
     history: int = Field(10, gt=0, description="events shown; TALLRec: 10")
+    anchor: int | None = Field(
+        None, gt=0, description="events after which the oldest one shown moves on; empty: each"
+    )
     likes: int = Field(5, gt=0, description="likes shown by liked_before; Uni-CTR: 5")
     min_history: int | None = Field(
         None, ge=0, description="events before a training target; empty: history (TALLRec)"
@@ -73,3 +76,14 @@ class BuildConfig(Config):
     check: float = Field(
         1.0, ge=0, le=1, description="share of prompts checked for leaks while building"
     )
+
+    @field_validator("anchor")
+    @classmethod
+    def _within_history(cls, anchor: int | None, info: ValidationInfo) -> int | None:
+        history = info.data.get("history")
+        if anchor is not None and history is not None and anchor > history:
+            raise ValueError(
+                f"more than build.history = {history}, so no event would be left at times; "
+                f"allowed: 1 to {history}"
+            )
+        return anchor

@@ -14,8 +14,9 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from tastemaker import processes
 from tastemaker.errors import BusyError, StageError, UserError
 
 __all__ = [
@@ -105,6 +107,7 @@ class Stage:
         run: Does the work; returns a small JSON-able summary for manifest, terminal and report.
         config: JSON-able configuration; a change of it makes the artefact out of date.
         sources: Files outside the run that it reads; a change of their bytes does the same.
+        distributed: All processes of a launch run it together; only the main one's `out` is kept.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Stage:
     run: Callable[[Workspace], Mapping[str, Any]]
     config: Mapping[str, Any]
     sources: tuple[Path, ...] = ()
+    distributed: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,10 @@ class Run:
         )
 
     def execute(self, stage: Stage, *, force: bool = False) -> Manifest:
-        """Run one stage unless it is current; the artefact appears whole or not at all."""
+        """Run one stage unless it is current; the artefact appears whole or not at all.
+
+        In a launch of several processes only the main one comes here; the others `assist`.
+        """
         current = self.is_current(stage)
         present = self.manifest(stage.name)
         if current and present is not None and not force:
@@ -218,7 +225,9 @@ class Run:
         key = self._fingerprint(stage)
         space = self._workspace(stage.name, key)
         started, clock = datetime.now(UTC), time.perf_counter()
-        summary = stage.run(space)
+        order = {"stage": stage.name, "same": self._same(stage), "scratch": space.scratch.name}
+        with processes.together(order) if stage.distributed else processes.alone():
+            summary = stage.run(space)
         files = _files(space.out)
         manifest = Manifest(
             stage=stage.name,
@@ -239,6 +248,33 @@ class Run:
         self._settle(stage.name)
         shutil.rmtree(space.scratch, ignore_errors=True)
         return manifest
+
+    def assist(self, stages: Iterable[Stage]) -> None:
+        """Run distributed stages with the main process until it needs no more help.
+
+        Their `out` is a folder that is thrown away, their summary is ignored; `scratch` and
+        `cache` are those of the main process.
+
+        Args:
+            stages: The same as in the main process.
+
+        Raises:
+            StageError: the main process runs a stage that is not the same here.
+        """
+        known = {stage.name: stage for stage in stages}
+        for order in processes.orders():
+            stage = known.get(order["stage"])
+            if stage is None or self._same(stage) != order["same"]:
+                raise StageError(
+                    f"the recipe of stage '{order['stage']}' differs between processes"
+                )
+            scratch = self.folder / ".scratch" / order["scratch"]
+            cache = self.folder / ".cache" / stage.name
+            with tempfile.TemporaryDirectory() as out:
+                stage.run(Workspace(Path(out), scratch, cache, self.seed, self, self.report))
+
+    def _same(self, stage: Stage) -> str:
+        return digest({"config": stage.config, "seed": self.seed})
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
         found: dict[str, str] = {}

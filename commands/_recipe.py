@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tastemaker.stage import Run
+    from tastemaker.stage import Run, Stage
 
 __all__ = ["command_until", "execute", "recipe_options"]
 
@@ -60,22 +60,44 @@ def execute(
     forced: Sequence[str] = (),
     until: str | None = None,
 ) -> Run:
-    """Run every stage of a recipe that is not current, telling the time of each."""
-    from tastemaker.recipe import load_recipe
+    """Run every stage of a recipe that is not current, telling the time of each.
 
-    recipe = load_recipe(path, overrides=overrides)
+    Of several processes launched together the main one comes back from here.
+    """
+    from tastemaker import processes
 
+    with processes.launched():
+        from tastemaker.recipe import load_recipe
+
+        recipe = load_recipe(path, overrides=overrides)
+
+        from tastemaker.methods.pipeline import stages
+        from tastemaker.stage import Run
+
+        wanted = stages(recipe, until=until)
+        run = Run(out or Path("runs") / recipe.name, seed=recipe.seed)
+        if processes.is_main():
+            _lead(run, wanted, name=recipe.name, forced=forced)
+        else:
+            run.assist(wanted)
+    if until is None:
+        from tastemaker.methods.reporting import terminal_summary
+
+        run.report.line("\n" + terminal_summary(run))
+    return run
+
+
+def _lead(run: Run, wanted: Sequence[Stage], *, name: str, forced: Sequence[str]) -> None:
+    from tastemaker import processes
     from tastemaker.commands._terminal import Terminal
-    from tastemaker.methods.pipeline import stages
-    from tastemaker.stage import Run
 
-    terminal = Terminal()
-    wanted = stages(recipe, until=until)
-    run = Run(out or Path("runs") / recipe.name, seed=recipe.seed, report=terminal)
-    terminal.line(f"{recipe.name} → {run.folder}")
+    terminal = run.report = Terminal()
+    terminal.line(f"{name} → {run.folder}")
     started = time.perf_counter()
     with run.lock():
-        for stage in wanted:
+        for place, stage in enumerate(wanted):
+            if not any(later.distributed for later in wanted[place:]):
+                processes.release()
             if stage.name not in forced and run.is_current(stage):
                 terminal.line(f"{stage.name:<9} up to date")
                 continue
@@ -84,8 +106,3 @@ def execute(
             line = manifest.summary.get("line", "done")
             terminal.line(f"{stage.name:<9} {line}  [{manifest.seconds:.1f} s]")
     terminal.line(f"finished in {time.perf_counter() - started:.1f} s")
-    if until is None:
-        from tastemaker.methods.reporting import terminal_summary
-
-        terminal.line("\n" + terminal_summary(run))
-    return run

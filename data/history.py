@@ -87,6 +87,27 @@ class Past:
             ]
         return events
 
+    def newest(self, most: ArrayLike, *, anchor: int | None = None) -> Self:
+        """The same pasts without their oldest events.
+
+        Without an anchor the first event that is left moves with every further event. With one it
+        moves every `anchor` events, counted from the first event of each past, so that pasts of one
+        user that grow event by event begin alike; between `most - anchor + 1` and `most` are left
+        of a longer past.
+
+        Args:
+            most: Integer, or integers [n] >= 0; so many events of each past are left at most.
+            anchor: From 1 to `most`; None is 1.
+
+        Raises:
+            ValueError: an anchor that some past could lose all its events by.
+        """
+        limits, step = np.maximum(_whole(most), 0), 1 if anchor is None else anchor
+        if anchor is not None and not (anchor >= 1 and bool((anchor <= limits).all())):
+            raise ValueError(f"anchor = {anchor}; it is from 1 to the number of events left")
+        dropped = -(-np.maximum(self.lengths - limits, 0) // step) * step
+        return self.view(self._order, self._starts + dropped, self._ends)
+
     def padded(self, width: int, *, fill: int = -1) -> Rows:
         """The newest `width` events of each past as int64 [n, width], newest at the right end.
 
@@ -362,9 +383,8 @@ def order_by(keys: Numbers, *, times: Numbers | None = None) -> tuple[Numbers, R
 
 def _newest(order: Numbers, starts: Numbers, ends: Numbers, *, max_length: int | None) -> Past:
     first, last = starts.astype(np.int64, copy=False), ends.astype(np.int64, copy=False)
-    if max_length is not None:
-        first = np.maximum(first, last - max(max_length, 0))
-    return Past.view(order, first, last)
+    past = Past.view(order, first, last)
+    return past if max_length is None else past.newest(max_length)
 
 
 def _bisect(values: Numbers, wanted: Numbers, starts: Rows, ends: Rows) -> Rows:

@@ -37,7 +37,7 @@ def check(recipe: Recipe, methods: Sequence[Method]) -> None:
 
 def evaluate_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[str]) -> Stage:
     """Stage `evaluate`: scores of every model on the test requests, and their comparison."""
-    settings = recipe.evaluate.model_dump(mode="json", exclude={"batch_size"})
+    settings = recipe.evaluate.model_dump(mode="json", exclude={"batch_tokens"})
     return Stage(
         name="evaluate",
         needs=tuple(needs),

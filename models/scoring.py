@@ -1,36 +1,40 @@
-"""How likely a language model finds "Yes." against "No.": one forward pass per prompt, no sampling.
+"""How likely a language model finds answers: one forward pass, no sampling.
 
-The score is the difference of the two answers' logits at the first position of the answer, that is
-the log-odds of the choice between them. (TALLRec takes a softmax of two probabilities instead,
-which ranks differently where both are small.) Three things make it fast: what all prompts begin
-with is encoded once, prompts of similar length share a batch, and only the last hidden state of
-each prompt meets only the two rows of the output layer that matter.
+`score_yes_no` tells "Yes." from "No." by the difference of the two answers' logits at the first
+position of the answer, that is the log-odds of the choice between them. `score_candidates` gives
+the log-probability of whole answers, such as the titles of candidate items.
+
+Four things make it fast: what all prompts begin with is encoded once and cached; prompts that share
+more than that, such as those of one user about many candidates, become the branches of one tree;
+trees of similar size share a batch; and only the hidden states that matter meet the output layer.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import takewhile
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel
-from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor
 
-from tastemaker.errors import StageError, UserError
+from tastemaker.models.conversations import (
+    Messages,
+    answer_tokens,
+    encode_answered,
+    encode_prompts,
+)
+from tastemaker.models.hidden_states import HiddenStates, evaluating
 from tastemaker.models.language import LanguageModel
+from tastemaker.models.output_layer import OutputLayer
 
-__all__ = ["Messages", "answer_tokens", "score_yes_no"]
+__all__ = ["Measure", "Messages", "score_candidates", "score_yes_no"]
 
-Messages = Sequence[Mapping[str, str]]
+Measure = Literal["log_odds", "double_softmax"]
+Scores = NDArray[np.float32]
 
-_PROBE: Messages = ({"role": "user", "content": "Will the user like it?"},)
+_FULL_LOGITS = 256  # hidden states that meet the whole output layer at once
 
 
 def score_yes_no(
@@ -38,11 +42,12 @@ def score_yes_no(
     prompts: Sequence[Messages],
     *,
     choices: tuple[str, str] = ("Yes.", "No."),
-    batch_size: int = 16,
+    measure: Measure = "log_odds",
+    batch_tokens: int = 2048,
     share_prefix: bool = True,
     on_progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
-    """Log-odds of the first answer against the second, for each prompt.
+) -> Scores:
+    """How much likelier the first answer is than the second, for each prompt.
 
     Apart from rounding, a score depends neither on the other prompts nor on order or batch size:
     in float32 it equals that of the prompt run alone within 1e-4.
@@ -51,181 +56,119 @@ def score_yes_no(
         language_model: With or without an adapter.
         prompts: Conversations without the answer, each a list of `{"role", "content"}`.
         choices: The positive and the negative answer.
-        batch_size: Prompts per forward pass; on a CPU more than 16 is slower.
-        share_prefix: Encode the longest common beginning once. Slower without, same scores.
+        measure: `log_odds` is the difference of the two logits. `double_softmax` is that of the two
+            probabilities among the whole vocabulary, which is what a second softmax over them ranks
+            by (TALLRec's evaluator); where both are small it hardly tells prompts apart.
+        batch_tokens: Tokens per forward pass, padding included; a longer row is run alone.
+        share_prefix: Encode what prompts begin with once. Slower without, same scores.
         on_progress: Called with the number of prompts that have just been scored.
 
     Returns:
-        float32 [n], natural log-odds; positive where the first answer is the likelier.
+        float32 [n]; positive where the first answer is the likelier. Natural log-odds, or a
+        difference of probabilities from -1 to 1.
 
     Raises:
-        UserError: the tokenizer has no chat template, or cannot tell the answers apart by their
-            first token.
+        UserError: the tokenizer has no chat template or cannot tell the answers apart by their
+            first token, or a prompt is longer than the model's context.
     """
     tokens = answer_tokens(language_model.tokenizer, choices)
-    sequences = _encode(language_model.tokenizer, prompts)
+    sequences = encode_prompts(language_model.tokenizer, prompts)
     scores = np.empty(len(sequences), dtype=np.float32)
-    # Longest first: a batch that does not fit into memory fails at once, not at the end.
-    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-    with _evaluating(language_model.model), torch.inference_mode():
-        scorer = _Scorer(language_model, tokens, _common_prefix(sequences) if share_prefix else [])
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            scores[rows] = scorer([sequences[row] for row in rows])
+    if not sequences:
+        return scores
+    with evaluating(language_model.model), torch.inference_mode():
+        last = [slice(len(sequence) - 1, len(sequence)) for sequence in sequences]
+        run = HiddenStates(
+            language_model.model, sequences, last, share=share_prefix, batch_tokens=batch_tokens
+        )
+        for places, hidden in run:
+            scores[places] = _compare(run.output, hidden, tokens, measure).cpu().numpy()
             if on_progress:
-                on_progress(len(rows))
+                on_progress(len(places))
     return scores
 
 
-def answer_tokens(tokenizer: Any, choices: tuple[str, str] = ("Yes.", "No.")) -> tuple[int, int]:
-    """The token that each answer begins with, right after the chat template's generation prompt.
+def score_candidates(
+    language_model: LanguageModel,
+    prompts: Sequence[Messages],
+    candidates: Sequence[Sequence[str]],
+    *,
+    per_token: bool = False,
+    batch_tokens: int = 2048,
+    share_prefix: bool = True,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Scores]:
+    """Log-probability of each candidate answer to each prompt, the end of the turn included.
+
+    Because the end counts too, a title is not preferred for being the beginning of another one.
+
+    Args:
+        language_model: With or without an adapter.
+        prompts: n conversations without the answer.
+        candidates: Texts the model might answer, for each prompt.
+        per_token: Divide by the number of tokens, as a measure that does not favour short answers.
+        batch_tokens: Tokens per forward pass, padding included; a longer row is run alone.
+        share_prefix: Encode a prompt once for all its candidates. Slower without, same scores.
+        on_progress: Called with the number of candidates that have just been scored.
+
+    Returns:
+        n arrays, float32 [candidates of the prompt], natural logarithms, 0 or less.
 
     Raises:
-        UserError: the tokenizer has no chat template, an answer is not a continuation of the
-            prompt's tokens, or both answers begin with the same token.
+        UserError: the tokenizer has no chat template, a candidate merges with its prompt into one
+            token, or prompt and candidate are longer than the model's context.
     """
-    (prompt,) = _render(tokenizer, [_PROBE])
-    before = _tokenize(tokenizer, [prompt])[0]
-    first: list[int] = []
-    for choice in choices:
-        whole = _tokenize(tokenizer, [prompt + choice])[0]
-        if whole[: len(before)] != before or len(whole) == len(before):
-            raise UserError(
-                f"the answer {choice!r} merges with the end of the prompt into one token.",
-                remedy="Choose another wording of the answers in the template.",
+    asked = [prompts[place] for place, texts in enumerate(candidates) for _ in texts]
+    said = [text for texts in candidates for text in texts]
+    sequences, lengths = encode_answered(language_model.tokenizer, asked, said)
+    scores = np.empty(len(sequences), dtype=np.float32)
+    if sequences:
+        with evaluating(language_model.model), torch.inference_mode():
+            asking = [
+                slice(length - 1, len(sequence) - 1)  # the state at a token foretells the next one
+                for length, sequence in zip(lengths, sequences, strict=True)
+            ]
+            run = HiddenStates(
+                language_model.model,
+                sequences,
+                asking,
+                share=share_prefix,
+                batch_tokens=batch_tokens,
             )
-        first.append(whole[len(before)])
-    if first[0] == first[1]:
-        shared = tokenizer.decode(first[:1])
-        raise UserError(
-            f"the answers {choices[0]!r} and {choices[1]!r} both begin with the token {shared!r}.",
-            allowed="Answers are told apart by their first token.",
-            remedy="Choose answers that begin differently.",
-        )
-    return first[0], first[1]
+            for places, hidden in run:
+                targets = [sequences[place][lengths[place] :] for place in places]
+                scores[places] = _likelihood(run.output, hidden, targets, per_token=per_token)
+                if on_progress:
+                    on_progress(len(places))
+    borders = np.cumsum([len(texts) for texts in candidates])[:-1]
+    return np.split(scores, borders)
 
 
-class _Scorer:
-    """Scores batches of token sequences that all begin with `prefix`."""
-
-    def __init__(
-        self, language_model: LanguageModel, tokens: tuple[int, int], prefix: list[int]
-    ) -> None:
-        model = language_model.model
-        # The layers of an adapter live inside the base model, so it stays active.
-        causal = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._decoder = causal.get_decoder()
-        self._device = language_model.device
-        self._head = _AnswerHead(causal, tokens)
-        self._check(causal, tokens)
-        self._cache = self._encode_prefix(prefix, causal.config)
-        self._skip = len(prefix) if self._cache is not None else 0
-
-    def __call__(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
-        """float32 [B], log-odds for sequences in any order."""
-        suffixes = [torch.tensor(sequence[self._skip :]) for sequence in sequences]
-        # Padding stands to the right: no real token ever looks at it, so no mask is needed.
-        inputs = torch.nn.utils.rnn.pad_sequence(suffixes, batch_first=True).to(self._device)
-        cache = None
-        if self._cache is not None:
-            cache = copy.deepcopy(self._cache)  # a forward pass appends to the cache it is given
-            cache.batch_repeat_interleave(len(sequences))
-        hidden = self._decoder(
-            input_ids=inputs, past_key_values=cache, use_cache=cache is not None
-        ).last_hidden_state
-        last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=hidden.device)
-        logits = self._head(hidden[torch.arange(len(suffixes), device=hidden.device), last])
-        return (logits[:, 0] - logits[:, 1]).cpu().numpy()
-
-    def _check(self, causal: Any, tokens: tuple[int, int]) -> None:
-        """Fail where the architecture does more to its logits than is known here."""
-        inputs = torch.tensor([tokens], device=self._device)
-        expected = causal(input_ids=inputs, use_cache=False).logits[:, -1, list(tokens)].float()
-        found = self._head(
-            self._decoder(input_ids=inputs, use_cache=False).last_hidden_state[:, -1]
-        )
-        if not torch.allclose(found, expected, rtol=0.05, atol=0.25):
-            raise StageError(
-                f"{type(causal).__name__} changes its logits after the output layer in an unknown "
-                f"way: {expected.tolist()} instead of {found.tolist()}."
-            )
-
-    def _encode_prefix(self, prefix: list[int], config: Any) -> DynamicCache | None:
-        if not prefix:
-            return None
-        cache = DynamicCache(config=config)
-        if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-            return None  # recurrent layers: their state cannot be repeated for a batch
-        inputs = torch.tensor([prefix], device=self._device)
-        self._decoder(input_ids=inputs, past_key_values=cache, use_cache=True)
-        return cache
+def _compare(
+    output: OutputLayer, hidden: Sequence[Tensor], tokens: tuple[int, int], measure: Measure
+) -> Tensor:
+    """float32 [B] from one hidden state [1, width] each."""
+    states = torch.cat(list(hidden))
+    logits = output.of_tokens(states, tokens)
+    if measure == "double_softmax":
+        whole = torch.cat([output.log_normaliser(part) for part in states.split(_FULL_LOGITS)])
+        logits = (logits - whole[:, None]).exp()
+    return logits[:, 0] - logits[:, 1]
 
 
-class _AnswerHead:
-    """Two rows of the output layer, in float32.
-
-    Half-precision logits of this size lie up to 1/8 apart and would tie most scores.
-    """
-
-    def __init__(self, causal: Any, tokens: tuple[int, int]) -> None:
-        self._layer = causal.get_output_embeddings()
-        self._tokens = list(tokens)
-        config = causal.config.get_text_config(decoder=True)
-        # What some architectures do to logits after the output layer: Cohere, Granite, Gemma.
-        self._factor = getattr(config, "logit_scale", None) or 1.0
-        self._factor /= getattr(config, "logits_scaling", None) or 1.0
-        self._cap = getattr(config, "final_logit_softcapping", None)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Float [B, width] to float32 [B, 2], logits of both answers."""
-        logits = self._project(hidden) * self._factor
-        return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
-
-    def _project(self, hidden: Tensor) -> Tensor:
-        if type(self._layer) is not nn.Linear:  # an adapter sits on it: let it do its own work
-            return self._layer(hidden)[:, self._tokens].float()
-        logits = hidden.float() @ self._layer.weight[self._tokens].float().T
-        bias = self._layer.bias
-        return logits if bias is None else logits + bias[self._tokens].float()
-
-
-def _encode(tokenizer: Any, prompts: Sequence[Messages]) -> list[list[int]]:
-    return _tokenize(tokenizer, _render(tokenizer, prompts)) if len(prompts) else []
-
-
-def _render(tokenizer: Any, prompts: Iterable[Messages]) -> list[str]:
-    if not tokenizer.chat_template:
-        raise UserError(
-            "the tokenizer has no chat template, so it is unknown where an answer begins.",
-            remedy="Use an instruction-tuned model.",
-        )
-    return [
-        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        for messages in prompts
-    ]
-
-
-def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    # The template has written all special tokens already.
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-
-
-def _common_prefix(sequences: Sequence[list[int]]) -> list[int]:
-    """Longest beginning that all share, leaving each at least one token of its own."""
-    if len(sequences) < 2:
-        return []
-    # In lexicographic order, what the first and the last share is shared by all.
-    first, last = min(sequences), max(sequences)
-    pairs = zip(first, last, strict=False)
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return first[: min(shared, min(map(len, sequences)) - 1)]
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+def _likelihood(
+    output: OutputLayer,
+    hidden: Sequence[Tensor],
+    targets: Sequence[Sequence[int]],
+    *,
+    per_token: bool,
+) -> Scores:
+    """Sum, or mean, of the log-probabilities of each sequence of targets."""
+    states = torch.cat(list(hidden))
+    wanted = torch.tensor([token for one in targets for token in one], device=states.device)
+    parts = zip(states.split(_FULL_LOGITS), wanted.split(_FULL_LOGITS), strict=True)
+    found = [output.log_probabilities(part, token) for part, token in parts]
+    lengths = [len(one) for one in targets]
+    sums = torch.stack([part.double().sum() for part in torch.cat(found).split(lengths)])
+    scores: NDArray[np.float64] = sums.cpu().numpy()
+    return (scores / lengths if per_token else scores).astype(np.float32)

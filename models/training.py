@@ -47,6 +47,7 @@ __all__ = [
     "Columns",
     "Curve",
     "TrainingPlan",
+    "ended_state",
     "newest_checkpoint",
     "seal_checkpoint",
     "train_columns",
@@ -179,7 +180,7 @@ def _train(
     on_epoch: Callable[[], None],
 ) -> Curve:
     checkpoint = newest_checkpoint(folder)
-    ended = _ended(checkpoint)
+    ended = ended_state(checkpoint)
     if ended is not None:  # killed between its last epoch and the final file
         best = folder / Path(ended.best_model_checkpoint).name / "model.safetensors"
         model.load_state_dict(safetensors.torch.load_file(best))
@@ -283,7 +284,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(kept, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def _ended(checkpoint: Path | None) -> TrainerState | None:
+def ended_state(checkpoint: Path | None) -> TrainerState | None:
     """State of a training that had nothing left to do at its last checkpoint."""
     if checkpoint is None:
         return None

@@ -37,6 +37,8 @@ class Binder:
         histories: Index over the interactions of the catalogue's tables.
         catalogue: Texts of users and items.
         history: Most recent events shown.
+        anchor: Events after which the oldest one shown moves on, from 1 to `history`; None: with
+            each event (see `Past.newest`).
         likes: Most recent likes shown by `liked_before` (Uni-CTR: 5).
         candidates: Items to choose from, the target among them.
         train: Interaction rows that `feedback` may quote.
@@ -47,6 +49,7 @@ class Binder:
     histories: Histories
     catalogue: Catalogue
     history: int = 10
+    anchor: int | None = None
     likes: int = 5
     candidates: int = 20
     train: Rows | None = None

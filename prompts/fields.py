@@ -111,6 +111,13 @@ _ALL = (
         parts=("title", "rating"),
     ),
     Field(
+        "judged_history",
+        "(title, liked or disliked) of the history, oldest first",
+        kind="tuples",
+        role="past",
+        parts=("title", "judgement"),
+    ),
+    Field(
         "reviewed_history",
         "(title, description, review) of the history, oldest first",
         kind="tuples",

@@ -44,6 +44,7 @@ _SIDES = (
     {"history_index"},
     {"liked_before"},
     {"rated_history"},
+    {"judged_history"},
     {"reviewed_history"},
 )
 

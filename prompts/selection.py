@@ -51,6 +51,7 @@ def near_duplicates(
     codes: ArrayLike,
     *,
     history: int,
+    anchor: int | None = None,
     threshold: float,
     seed: int,
 ) -> NDArray[np.bool_]:
@@ -66,11 +67,12 @@ def near_duplicates(
         histories: Index over their interactions.
         codes: Integers >= 0 [interactions], what is shown of each event; equal titles, equal codes.
         history: Most recent events shown.
+        anchor: Events after which the oldest one shown moves on (see `Past.newest`).
         threshold: From just above 0 to 1; 1 finds equal sets only.
         seed: Of the hashes.
     """
     shown = np.asarray(codes, dtype=np.int64)
-    sets = _Sets(histories, shown, history)
+    sets = _Sets(histories, shown, history, anchor=anchor)
     hashes = np.concatenate(
         [
             sets.hashes(examples.rows[start : start + _BLOCK], seed=seed)
@@ -108,8 +110,11 @@ def _least_alike(threshold: float) -> int:
 class _Sets:
     """What each example shows, as a set."""
 
-    def __init__(self, histories: Histories, codes: Places, history: int) -> None:
-        self._histories, self._codes, self._history = histories, codes, history
+    def __init__(
+        self, histories: Histories, codes: Places, history: int, *, anchor: int | None
+    ) -> None:
+        self._histories, self._codes = histories, codes
+        self._history, self._anchor = history, anchor
         self._width = int(codes.max()) + 1 if len(codes) else 1
 
     def hashes(self, rows: Places, *, seed: int) -> NDArray[np.uint64]:
@@ -146,7 +151,7 @@ class _Sets:
 
     def _keys(self, rows: Places) -> Places:
         """Sorted distinct numbers of (place, code)."""
-        past = self._histories.before(rows, max_length=self._history)
+        past = self._histories.before(rows).newest(self._history, anchor=self._anchor)
         places = np.repeat(np.arange(len(rows)), past.lengths)
         return np.unique(places * self._width + self._codes[past.events])
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.data.hashing import fractions, hashed
-from tastemaker.data.history import Past
+from tastemaker.data.history import Only, Past
 from tastemaker.data.negatives import draw_negatives
 from tastemaker.errors import UserError
 from tastemaker.prompts.catalogue import Catalogue
@@ -53,28 +53,23 @@ class Block:
     @cached_property
     def past(self) -> Past:
         """Newest events before each target."""
-        return self._cut(self._before(self.binder.history))
+        binder = self.binder
+        return self._cut(self._before().newest(binder.history, anchor=binder.anchor))
 
     @cached_property
     def likes(self) -> Past:
         """Newest likes before each target."""
-        return self._cut(self._before(self.binder.likes, only="liked"))
+        return self._cut(self._before(only="liked").newest(self.binder.likes))
 
-    def _before(self, length: int, **options: Any) -> Past:
+    def _before(self, *, only: Only | None = None) -> Past:
         examples, histories = self.examples, self.binder.histories
         if len(examples) and int(examples.rows.min()) < 0:
-            return histories.at(examples.users, examples.times, max_length=length, **options)
-        return histories.before(examples.rows, max_length=length, **options)
+            return histories.at(examples.users, examples.times, only=only)
+        return histories.before(examples.rows, only=only)
 
     def _cut(self, past: Past) -> Past:
         """Without the oldest events of histories that must be shorter."""
-        if self._shown is None:
-            return past
-        lengths = past.lengths
-        places = np.arange(len(past.events)) - np.repeat(past.offsets[:-1], lengths)
-        kept = places >= np.repeat(lengths - self._shown, lengths)
-        offsets = borders(np.minimum(lengths, self._shown))
-        return Past(offsets, past.events[kept])
+        return past if self._shown is None else past.newest(self._shown)
 
     @cached_property
     def events(self) -> pl.DataFrame:
@@ -153,6 +148,13 @@ def _by_item(choose: Callable[[Catalogue], pl.Series]) -> Callable[[Block], Boun
 def _rated_history(block: Block) -> Bound:
     titles = Column(block.catalogue.titles, block.events["item"].to_numpy())
     return Listing(block.past.offsets, (titles, block.ratings(block.past.events)), tuples=True)
+
+
+def _judged_history(block: Block) -> Bound:
+    titles = Column(block.catalogue.titles, block.events["item"].to_numpy())
+    liked = (block.events["label"].to_numpy() == 1).astype(np.int64)
+    judgements = Column(pl.Series(["disliked", "liked"]), liked)
+    return Listing(block.past.offsets, (titles, judgements), tuples=True)
 
 
 def _reviewed_history(block: Block) -> Bound:
@@ -323,6 +325,7 @@ VALUES: Mapping[str, Callable[[Block], Bound]] = {
     "disliked_works": lambda block: block.works(liked=False),
     "liked_before": _liked_before,
     "rated_history": _rated_history,
+    "judged_history": _judged_history,
     "reviewed_history": _reviewed_history,
     "preference": _preference,
     "feedback": _feedback,

@@ -54,3 +54,36 @@ def tastemaker(
         return Found(int(stop.value.code or 0), printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: SmolLM2's tokenizer and chat template, two small random layers."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from tastemaker.models.language import language_model_folder, quiet_loading
+
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = AutoTokenizer.from_pretrained(language_model_folder("smollm2"))
+    tokenizer.save_pretrained(path)
+    with torch.random.fork_rng(), quiet_loading():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=256,
+                tie_word_embeddings=True,
+                initializer_range=0.3,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+            )
+        )
+        model.save_pretrained(path)
+    return path

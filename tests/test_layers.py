@@ -12,8 +12,10 @@ from tastemaker.registry import package_root
 ROOT = package_root()
 LAYERS = {
     "errors": 0,
+    "processes": 0,
     "recipe": 0,
     "recipe_build": 0,
+    "recipe_tune": 0,
     "recipe_data": 0,
     "stage": 0,
     "registry": 0,
@@ -28,8 +30,10 @@ LAYERS = {
     "cli": 6,
 }
 LAYER_0_MAY_USE = {
+    "processes": {"torch"},  # only among several processes, see tests/test_processes.py
     "recipe": {"pydantic", "yaml"},
     "recipe_build": {"pydantic"},
+    "recipe_tune": {"pydantic"},
     "recipe_data": {"pydantic"},
 }
 SHIPPED = [

@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from tastemaker.errors import MissingError, UserError
 from tastemaker.models import language
+from tastemaker.models.adapters import with_adapter
 from tastemaker.models.language import (
     LanguageModel,
     PackagedModel,
@@ -19,7 +20,6 @@ from tastemaker.models.language import (
     language_model_folder,
     load_language_model,
     quiet_loading,
-    with_adapter,
 )
 
 

@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from tastemaker.errors import StageError, UserError
+from tastemaker.models.adapters import with_adapter
 from tastemaker.models.language import (
     LanguageModel,
     load_language_model,
     quiet_loading,
-    with_adapter,
 )
-from tastemaker.models.scoring import Messages, answer_tokens, score_yes_no
+from tastemaker.models.conversations import Messages, answer_tokens
+from tastemaker.models.scoring import score_yes_no
 
 TITLES = ["Heat (1995)", "Up (2009)", "Return of the Pink Panther, The (1974)", "Alien (1979)"]
 
@@ -56,7 +57,7 @@ def expected(smollm2: LanguageModel) -> list[float]:
 def test_equals_the_whole_model_run_on_one_prompt_at_a_time(
     smollm2: LanguageModel, expected: list[float]
 ) -> None:
-    found = score_yes_no(smollm2, PROMPTS, batch_size=3)
+    found = score_yes_no(smollm2, PROMPTS, batch_tokens=500)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(found) > 0.05
@@ -65,18 +66,18 @@ def test_equals_the_whole_model_run_on_one_prompt_at_a_time(
 def test_equals_it_without_a_shared_beginning_too(
     smollm2: LanguageModel, expected: list[float]
 ) -> None:
-    found = score_yes_no(smollm2, PROMPTS, batch_size=3, share_prefix=False)
+    found = score_yes_no(smollm2, PROMPTS, batch_tokens=500, share_prefix=False)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_order_and_batch_size_do_not_matter(smollm2: LanguageModel, expected: list[float]) -> None:
-    backwards = score_yes_no(smollm2, PROMPTS[::-1], batch_size=8)[::-1]
+    backwards = score_yes_no(smollm2, PROMPTS[::-1], batch_tokens=4000)[::-1]
     np.testing.assert_allclose(backwards, expected, atol=1e-4)
     np.testing.assert_allclose(score_yes_no(smollm2, PROMPTS[:1]), expected[:1], atol=1e-4)
 
 
 def test_equal_prompts_get_equal_scores(smollm2: LanguageModel, expected: list[float]) -> None:
-    found = score_yes_no(smollm2, [PROMPTS[0]] * 3, batch_size=2)
+    found = score_yes_no(smollm2, [PROMPTS[0]] * 3, batch_tokens=300)
     np.testing.assert_allclose(found, expected[:1] * 3, atol=1e-4)
 
 
@@ -106,7 +107,7 @@ def test_an_adapter_is_active_and_survives_saving(
 def test_progress_adds_up_and_training_mode_comes_back(smollm2: LanguageModel) -> None:
     told: list[int] = []
     smollm2.model.train()
-    score_yes_no(smollm2, PROMPTS[:3], batch_size=2, on_progress=told.append)
+    score_yes_no(smollm2, PROMPTS[:3], batch_tokens=300, on_progress=told.append)
     assert told == [2, 1]
     assert smollm2.model.training
     smollm2.model.eval()
@@ -157,7 +158,7 @@ def test_other_architectures_score_like_their_own_forward_pass(
     model = small(smollm2, architecture)
     expected = naive(model, PROMPTS[:4], ("Yes.", "No."))
     assert np.ptp(expected) > 1e-3
-    found = score_yes_no(model, PROMPTS[:4], batch_size=2)
+    found = score_yes_no(model, PROMPTS[:4], batch_tokens=300)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -188,6 +188,8 @@ SUPPORTED = [
     "{{ quoted(history) }}{{ user(title) }}{{ item('7') }}{{ items(liked) }}",
     "{{ scale('1', '5') }}{{ star_options() }}{{ product(title, domain, '') }}",
     "{{ tallrec('film', 'films', quoted(liked), quoted(history), title) }}",
+    "{{ tallrec_task('film') }}{{ tallrec_question(title, domain) }}",
+    "{{ judged_lines(rated_history) }}{{ title }}",
     "{{ authored_list(rated_history) }}{{ clicked_list(history) }}{{ past_list(history) }}",
     "{{ taste_of(title) }}{{ wish_of(domain) }}{{ rated_list(rated_history) }}",
     "{{ ask_taste('films', 'history', factors) }}{{ introduce(title, factors) }}",

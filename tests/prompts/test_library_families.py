@@ -30,7 +30,7 @@ NAMES = {
         for side in ("user", "item")
         for what in ("books", "businesses", "games", "items")
     },
-    "tallrec": {"movie", "book", "item"},
+    "tallrec": {"movie", "book", "item", "stream"},
     "uni_ctr": {"full", "names", "ids"},
 }
 ALL = sorted(f"{family}/{name}" for family, names in NAMES.items() for name in names)

@@ -1,0 +1,327 @@
+"""The tune stage: weights trained on built instructions, in one step or two.
+
+It is shared by all methods that tune a causal language model on a data set of the build stage.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from datasets import Dataset
+
+from tastemaker import processes
+from tastemaker.errors import DataError, RecipeError
+from tastemaker.methods.building import arranged
+from tastemaker.methods.planning import PARTS
+from tastemaker.models.adapters import tuned
+from tastemaker.models.language import (
+    LanguageModel,
+    best_dtype,
+    default_device,
+    language_model_source,
+    load_language_model,
+)
+from tastemaker.models.wrappers import wrapped
+from tastemaker.prompts.formats import find_format
+from tastemaker.recipe import InstructionTuningConfig, Recipe, TuneConfig
+from tastemaker.stage import Stage, Workspace, atomic_file
+from tastemaker.tuning.card import CardFacts, model_card
+from tastemaker.tuning.settings import AdapterShape, TuneResult, TuneSettings
+from tastemaker.tuning.tracking import check_tracker
+from tastemaker.tuning.tune import RECORD, tune
+from tastemaker.tuning.weights import check_kind, quantisation
+
+__all__ = ["check_tune", "load_model", "tune_stage", "tuned_folder"]
+
+_FIRST = "instruction_tuned"
+_UNTUNED = frozenset({"tracker"})  # changes nothing in what is trained
+_SETTINGS = frozenset(TuneSettings.__dataclass_fields__) - {"lora"}
+
+
+def tune_stage(recipe: Recipe, *, choices: tuple[str, str] | None) -> Stage:
+    """Stage `tune`: an adapter, or a whole model, trained on the built instructions.
+
+    Args:
+        recipe: Section `tune`.
+        choices: The positive and the negative answer, where all templates share them.
+    """
+    config = recipe.tune
+    sources = [Path(config.adapter) / "adapter_config.json"] if config.adapter else []
+    if config.instruction_tuning is not None:
+        sources.append(Path(config.instruction_tuning.data))
+    return Stage(
+        name="tune",
+        needs=("build",),
+        run=lambda space: _run(config, space, choices),
+        config=config.model_dump(mode="json", exclude=set(_UNTUNED)),
+        sources=tuple(sources),
+        distributed=True,
+    )
+
+
+def check_tune(recipe: Recipe) -> None:
+    """Find what cannot be tuned before anything is written.
+
+    Raises:
+        UserError: an unknown model or adapter, a kind or tracker that this machine lacks, or
+            instructions that cannot be read.
+    """
+    config = recipe.tune
+    language_model_source(config.model)
+    check_kind(config.kind)
+    check_tracker(config.tracker)
+    if config.adapter and not Path(config.adapter).is_dir():
+        raise RecipeError(
+            f"tune.adapter: there is no folder '{config.adapter}'.",
+            remedy="Name the folder that holds adapter_config.json.",
+        )
+    if config.kind == "full" and config.adapter:
+        raise RecipeError(
+            "tune.adapter: tune.kind full trains the whole model.",
+            remedy="Merge the adapter first (tastemaker merge) and name the result as tune.model.",
+        )
+    if config.loss_on == "everything" and config.rows == "streamed":
+        raise RecipeError(
+            "tune.loss_on everything counts the shared beginning of a stream once per target.",
+            remedy="Set tune.loss_on to answer, or tune.rows to single.",
+        )
+    if config.instruction_tuning is not None:
+        _instructions(config.instruction_tuning)
+
+
+def load_model(config: TuneConfig, folder: Path | None = None) -> LanguageModel:
+    """The base model as the recipe names it, or with what was tuned.
+
+    Args:
+        config: Section `tune`.
+        folder: Adapter or whole model, as `tuned_folder` gives it; the base alone when None.
+    """
+    device = default_device()
+    dtype = best_dtype(device, config.precision)
+    if config.kind == "full" and folder is None:
+        dtype = torch.float32
+    packed = quantisation(config.kind, dtype)
+    base = load_language_model(config.model, dtype=dtype, device=device, quantisation=packed)
+    base = wrapped(base, config.wrapper)
+    return base if folder is None else tuned(base, folder)
+
+
+def tuned_folder(artefact: Path) -> Path:
+    """Where a finished tune stage keeps its adapter, or its model."""
+    return next(artefact / name for name in ("adapter", "model") if (artefact / name).is_dir())
+
+
+def _run(
+    config: TuneConfig, space: Workspace, choices: tuple[str, str] | None
+) -> Mapping[str, Any]:
+    folder = space.run.artefact("build")
+    train, valid = (
+        _chosen(arranged(folder, PARTS[part]), count, seed=space.seed)
+        for part, count in (("train", config.shots), ("valid", config.valid_shots))
+    )
+    start = Path(config.adapter) if config.adapter else None
+    first: TuneResult | None = None
+    if config.instruction_tuning is not None:
+        start = space.scratch / _FIRST / _name(config)
+        first = _first_stage(config, config.instruction_tuning, space)
+    out = space.out / _name(config)
+    result = _tune(
+        config,
+        space,
+        label="tuning",
+        train=train,
+        valid=valid,
+        settings=_settings(config),
+        out=out,
+        scratch=space.scratch / "tune",
+        choices=choices,
+        adapter=start,
+    )
+    if start is not None and first is not None and processes.is_main():
+        shutil.copytree(start, space.out / _FIRST)
+    summary = _summary(config, result, train, valid)
+    if first is not None:
+        summary["instruction_tuning"] = {
+            "steps": first.steps,
+            "best_valid_loss": first.best_valid_loss,
+            "curve": first.curve,
+        }
+    if processes.is_main():
+        _write_card(config, space, summary, out)
+    return summary
+
+
+def _name(config: TuneConfig) -> str:
+    return "model" if config.kind == "full" else "adapter"
+
+
+def _settings(config: TuneConfig, **changes: Any) -> TuneSettings:
+    values = {name: getattr(config, name) for name in _SETTINGS}
+    shape = AdapterShape(**config.lora.model_dump())
+    return TuneSettings(**{**values, "lora": shape, **changes})
+
+
+def _chosen(frame: pl.DataFrame, count: int | None, *, seed: int) -> Dataset:
+    """K rows as the paper draws them; all when `count` is None."""
+    columns = [name for name in ("prompt", "completion", "label") if name in frame.columns]
+    found = Dataset.from_polars(frame.select(columns))
+    if count is None:
+        return found
+    return found.shuffle(seed=seed).select(range(min(count, len(found))))
+
+
+def _tune(
+    config: TuneConfig, space: Workspace, *, label: str, settings: TuneSettings, **more: Any
+) -> TuneResult:
+    train: Dataset = more.pop("train")
+    steps = int(-(-len(train) // settings.batch_size) * settings.epochs)
+    with space.report.track(f"{label}, steps", steps) as advance:
+        return tune(
+            partial(load_model, config),
+            train,
+            settings=settings,
+            seed=space.seed,
+            logs=space.run.folder / "logs" / label.replace(" ", "-"),
+            on_step=advance,
+            **more,
+        )
+
+
+def _first_stage(
+    config: TuneConfig, stage: InstructionTuningConfig, space: Workspace
+) -> TuneResult:
+    """Tune on general instructions; a finished first stage is not repeated after a kill."""
+    out = space.scratch / _FIRST / _name(config)
+    record = out / RECORD
+    done = processes.broadcast(record.is_file() if processes.is_main() else None)
+    if done:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        return TuneResult(**{name: values[name] for name in TuneResult.__dataclass_fields__})
+    frame = _instructions(stage).sample(fraction=1.0, shuffle=True, seed=space.seed)
+    valid = frame.head(stage.valid_examples)
+    train = frame.slice(stage.valid_examples, stage.examples)
+    result = _tune(
+        config,
+        space,
+        label="instruction tuning",
+        train=Dataset.from_polars(train),
+        valid=Dataset.from_polars(valid),
+        settings=_settings(
+            config,
+            epochs=stage.epochs,
+            learning_rate=stage.learning_rate,
+            batch_size=stage.batch_size,
+            evaluate_every=None,
+            patience=None,
+            metric="loss",
+            rows="packed" if config.rows == "packed" else "single",
+        ),
+        out=out,
+        scratch=space.scratch / f"{_FIRST}-checkpoints",
+        adapter=Path(config.adapter) if config.adapter else None,
+    )
+    processes.barrier()  # the second stage begins with what the main process has saved
+    return result
+
+
+def _instructions(stage: InstructionTuningConfig) -> pl.DataFrame:
+    """General instructions as TRL reads them.
+
+    Raises:
+        RecipeError: no such file.
+        DataError: it is not JSON, lacks a column, or holds too few rows.
+    """
+    path = Path(stage.data)
+    if not path.is_file():
+        raise RecipeError(
+            f"tune.instruction_tuning.data: there is no file '{stage.data}'.",
+            remedy="Name a JSON or JSON-lines file with instruction, input and output.",
+        )
+    try:
+        lines = path.suffix in (".jsonl", ".ndjson")
+        frame = pl.read_ndjson(path) if lines else pl.read_json(path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"tune.instruction_tuning.data: {path.name} cannot be read: {error}",
+            allowed="JSON (a list of objects), or JSON lines in a file ending with .jsonl",
+        ) from None
+    missing = {"instruction", "output"} - set(frame.columns)
+    if missing:
+        raise DataError(
+            f"tune.instruction_tuning.data: {path.name} has no {' and no '.join(sorted(missing))}.",
+            allowed=f"columns found: {', '.join(frame.columns)}",
+        )
+    if frame.height <= stage.valid_examples:
+        raise DataError(
+            f"tune.instruction_tuning.data: {path.name} has {frame.height} rows, and "
+            f"{stage.valid_examples} are kept for validation.",
+            remedy="Lower tune.instruction_tuning.valid_examples.",
+        )
+    for name in ("input", "system"):
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit("").alias(name))
+    texts = ["instruction", "input", "output", "system"]
+    canonical = find_format("alpaca").restore(frame.select(pl.col(texts).cast(pl.String)))
+    return find_format("trl").arrange(canonical.select(pl.all().fill_null("")))
+
+
+def _summary(
+    config: TuneConfig, result: TuneResult, train: Dataset, valid: Dataset
+) -> dict[str, Any]:
+    told = f"validation loss {result.best_valid_loss:.3f}"
+    if result.best_valid_auc is not None:
+        told += f", AUC {result.best_valid_auc:.3f}"
+    return {
+        "kind": config.kind,
+        "examples": len(train),
+        "valid_examples": len(valid),
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "metric": result.metric,
+        "trained_parameters": result.trained_parameters,
+        "best_valid_loss": result.best_valid_loss,
+        "best_valid_auc": result.best_valid_auc,
+        "reload_logit_difference": result.logit_difference,
+        "tokens": result.tokens,
+        "micro_batch": result.micro_batch,
+        "gradient_checkpointing": result.gradient_checkpointing,
+        "curve": result.curve,
+        "line": f"{len(train)} examples, {result.steps} steps, {told} at step {result.best_step}, "
+        "reload checked",
+    }
+
+
+def _write_card(
+    config: TuneConfig, space: Workspace, summary: Mapping[str, Any], out: Path
+) -> None:
+    build = space.run.manifest("build")
+    settings = config.model_dump(mode="json", exclude={"model", "kind", *_UNTUNED})
+    shown = (
+        "steps",
+        "best_step",
+        "trained_parameters",
+        "best_valid_loss",
+        "best_valid_auc",
+        "reload_logit_difference",
+    )
+    card = model_card(
+        CardFacts(
+            base=config.model,
+            kind=config.kind,
+            examples=int(summary["examples"]),
+            templates=build.summary["templates"] if build else (),
+            settings=settings,
+            results={name: summary[name] for name in shown if summary[name] is not None},
+            versions=build.versions if build else {},
+            seed=space.seed,
+        )
+    )
+    with atomic_file(out / "README.md") as handle:
+        handle.write(card.encode())

@@ -1,0 +1,136 @@
+"""Answered prompts as token ids, checked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.errors import DataError
+from tastemaker.models.conversations import encode_answered, require_chat_template
+
+__all__ = ["Examples", "encode_examples"]
+
+_COLUMNS = {"prompt", "completion"}
+_CHUNK = 1000  # examples tokenized at once
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Token ids of n prompts with their answers, one after another.
+
+    Attributes:
+        tokens: int32 [total].
+        offsets: int64 [n + 1]; example i is `tokens[offsets[i]:offsets[i + 1]]`.
+        starts: int64 [n], how many tokens of each are the prompt's.
+        labels: int64 [n], 1 for a like and 0 for a dislike; None where examples have no labels.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def sequence(self, place: int) -> list[int]:
+        """Token ids of one example."""
+        found: list[int] = self.tokens[self.offsets[place] : self.offsets[place + 1]].tolist()
+        return found
+
+    def sequences(self) -> list[list[int]]:
+        """Token ids of all examples."""
+        return [self.sequence(place) for place in range(len(self))]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [n], tokens of each example."""
+        return np.diff(self.offsets)
+
+    @property
+    def has_both_labels(self) -> bool:
+        """Whether there are likes and dislikes, so that an AUC exists."""
+        return self.labels is not None and len(np.unique(self.labels)) == 2
+
+
+def encode_examples(
+    rows: datasets.Dataset, name: str, *, tokenizer: Any, limit: int, context: int | None
+) -> Examples:
+    """Tokenize answered prompts by the chat template of the tokenizer.
+
+    Args:
+        rows: Columns `prompt` and `completion`, conversational, and `label`, 0 or 1, if known.
+        name: Of the part, for messages.
+        tokenizer: Of the model.
+        limit: Tokens of an example at most.
+        context: Tokens the model can read; None when it does not say.
+
+    Raises:
+        DataError: missing columns, no rows, or an example longer than `limit` or `context`.
+        UserError: the tokenizer has no chat template, or an answer merges with its prompt.
+    """
+    _check_columns(rows, name)
+    require_chat_template(tokenizer)
+    sequences: list[NDArray[np.int32]] = []
+    starts: list[int] = []
+    for first in range(0, len(rows), _CHUNK):
+        chunk = rows[first : first + _CHUNK]
+        answers = [turns[-1]["content"] for turns in chunk["completion"]]
+        whole, lengths = encode_answered(tokenizer, chunk["prompt"], answers)
+        sequences.extend(np.array(ids, dtype=np.int32) for ids in whole)
+        starts.extend(lengths)
+    sizes = np.array([len(ids) for ids in sequences], dtype=np.int64)
+    _check_lengths(sizes, name, limit=limit, context=context)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return Examples(
+        np.concatenate(sequences), offsets, np.array(starts, dtype=np.int64), _labels(rows)
+    )
+
+
+def _labels(rows: datasets.Dataset) -> NDArray[np.int64] | None:
+    if "label" not in rows.column_names:
+        return None
+    values: Sequence[int | None] = rows["label"]
+    if any(value is None for value in values):
+        return None
+    return np.array(values, dtype=np.int64)
+
+
+def _check_columns(rows: datasets.Dataset, name: str) -> None:
+    missing = _COLUMNS - set(rows.column_names)
+    if missing:
+        raise DataError(
+            f"the {name} examples have no column {', '.join(sorted(missing))}.",
+            allowed=f"columns found: {', '.join(rows.column_names)}",
+            remedy="Build them with: tastemaker build RECIPE",
+        )
+    if len(rows) == 0:
+        raise DataError(
+            f"the {name} examples are empty.",
+            remedy="Move the borders of data.split, or lower build.min_history.",
+        )
+
+
+def _check_lengths(sizes: NDArray[np.int64], name: str, *, limit: int, context: int | None) -> None:
+    longest = int(sizes.argmax())
+    size = int(sizes[longest])
+    over = int((sizes > limit).sum())
+    if over:
+        raise DataError(
+            f"{name} example {longest} has {size} tokens, more than tune.max_length = {limit} "
+            f"({over} of {len(sizes)} are longer).",
+            remedy="Raise tune.max_length, lower build.history, or let the builder leave the "
+            "oldest events out: build.max_length and build.tokenizer.",
+        )
+    if context is not None and size > context:
+        raise DataError(
+            f"{name} example {longest} has {size} tokens, more than the {context} that the model "
+            "can read.",
+            remedy="Lower build.history, set build.max_length and build.tokenizer, or choose a "
+            "model with a longer context.",
+        )

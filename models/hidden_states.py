@@ -1,13 +1,12 @@
 """Hidden states of token sequences at the tokens that matter, each computed once.
 
-What all sequences begin with is encoded once and cached; sequences that share more than that become
-the branches of one tree; trees of similar size share a batch. Apart from rounding, a hidden state
-depends neither on the other sequences nor on order or batch size.
+Sequences become the branches of trees, so that what they begin with is computed once per tree;
+trees of similar size share a batch. Apart from rounding, a hidden state depends neither on the
+other sequences nor on order or batch size.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,21 +14,21 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from tastemaker.errors import UserError
-from tastemaker.models.conversations import common_length
+from tastemaker.models.mixed_precision import half_products
 from tastemaker.models.output_layer import OutputLayer
 from tastemaker.models.prefix_tree import PrefixTree, arrange, attends_fully, batch_trees
+from tastemaker.models.tree_attention import tree_attention
 
 __all__ = ["HiddenStates", "check_context", "evaluating"]
 
-_TREE_TOKENS = 1024  # of a row: attention costs its length squared
+_DENSE_TOKENS = 1024  # of a row whose attention costs its length squared
+_Row = tuple[list[int], PrefixTree]
 
 
 class HiddenStates:
-    """Runs sequences as trees, batch by batch, behind what all of them begin with.
+    """Runs sequences as trees, batch by batch.
 
     Iterating, inside `evaluating` and without gradients, yields places of sequences, and for each
     of them its hidden states [tokens, width] at the tokens wanted.
@@ -63,65 +62,46 @@ class HiddenStates:
         check_context(causal, sequences)
         self.output = OutputLayer(causal)
         self.output.check()
-        self._decoder = causal.get_decoder()
+        self._causal, self._decoder = causal, causal.get_decoder()
         self._dtype = next(causal.parameters()).dtype
-        self._device = causal.device
         self._sequences, self._wanted = sequences, wanted
         self._batch_tokens = batch_tokens
-        prefix = _common_prefix(sequences)[: min(one.start for one in wanted)] if share else []
-        self._cache = self._encode_prefix(prefix, causal.config)
-        self._skip = len(prefix) if self._cache is not None else 0
         self._share = share and attends_fully(causal, max(map(len, sequences)))
 
     def __iter__(self) -> Iterator[tuple[list[int], list[Tensor]]]:
-        rest = [sequence[self._skip :] for sequence in self._sequences]
-        groups = [[place] for place in range(len(rest))]
+        with tree_attention(self._causal) as by_block:
+            for batch in _batches(self._rows(by_block), self._batch_tokens):
+                inputs = batch_trees(
+                    [tree for _, tree in batch], dtype=self._dtype, device=self._causal.device
+                )
+                with half_products(self._causal):  # not while whoever asked works on the states
+                    output = self._decoder(**inputs.arguments(), use_cache=False)
+                hidden = output.last_hidden_state
+                places, states = [], []
+                for row, (group, tree) in enumerate(batch):
+                    for place, path in zip(group, tree.paths, strict=True):
+                        nodes = torch.from_numpy(path[self._wanted[place]]).to(hidden.device)
+                        places.append(place)
+                        states.append(hidden[row, nodes])
+                yield places, states
+
+    def _rows(self, by_block: bool) -> list[_Row]:
+        """Sequences that share a row, and their tree."""
+        groups = [[place] for place in range(len(self._sequences))]
         if self._share:
-            groups = arrange(rest, limit=_TREE_TOKENS)
-        rows = [(group, PrefixTree.of([rest[place] for place in group])) for group in groups]
-        for batch in _batches(rows, self._batch_tokens):
-            hidden = self._run([tree for _, tree in batch])
-            places, states = [], []
-            for row, (group, tree) in enumerate(batch):
-                for place, path in zip(group, tree.paths, strict=True):
-                    wanted = self._wanted[place]
-                    nodes = path[wanted.start - self._skip : wanted.stop - self._skip]
-                    places.append(place)
-                    states.append(hidden[row, torch.from_numpy(nodes).to(self._device)])
-            yield places, states
-
-    def _run(self, trees: Sequence[PrefixTree]) -> Tensor:
-        """Last hidden states of a batch of trees [B, L, width]."""
-        inputs = batch_trees(trees, cached=self._skip, dtype=self._dtype, device=self._device)
-        cache = None
-        if self._cache is not None:
-            cache = copy.deepcopy(self._cache)  # a forward pass appends to the cache it is given
-            cache.batch_repeat_interleave(len(trees))
-        output = self._decoder(
-            **inputs.arguments(), past_key_values=cache, use_cache=cache is not None
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-    def _encode_prefix(self, prefix: list[int], config: Any) -> DynamicCache | None:
-        if not prefix:
-            return None
-        cache = DynamicCache(config=config)
-        if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-            return None  # recurrent layers: their state cannot be repeated for a batch
-        inputs = torch.tensor([prefix], device=self._device)
-        self._decoder(input_ids=inputs, past_key_values=cache, use_cache=True)
-        return cache
+            limit = self._batch_tokens if by_block else min(self._batch_tokens, _DENSE_TOKENS)
+            groups = arrange(self._sequences, limit=limit, least_shared=0.0)
+        return [
+            (group, PrefixTree.of([self._sequences[place] for place in group])) for group in groups
+        ]
 
 
-def _batches(
-    rows: Sequence[tuple[list[int], PrefixTree]], batch_tokens: int
-) -> Iterator[list[tuple[list[int], PrefixTree]]]:
+def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
     """Rows of similar length together, chains apart from trees.
 
     The largest come first: a batch that does not fit into memory fails at once, not at the end.
     """
-    batch: list[tuple[list[int], PrefixTree]] = []
+    batch: list[_Row] = []
     for row in sorted(rows, key=lambda row: (row[1].is_chain, -len(row[1]))):
         if batch:
             mixed = row[1].is_chain != batch[0][1].is_chain
@@ -147,16 +127,6 @@ def check_context(causal: Any, sequences: Sequence[Sequence[int]]) -> None:
             remedy="Show shorter histories (build.history), or set build.max_length and "
             "build.tokenizer.",
         )
-
-
-def _common_prefix(sequences: Sequence[list[int]]) -> list[int]:
-    """Longest beginning that all share, leaving each at least one token of its own."""
-    if len(sequences) < 2:
-        return []
-    # In lexicographic order, what the first and the last share is shared by all.
-    first = min(sequences)
-    shared = common_length(first, max(sequences))
-    return first[: min(shared, min(map(len, sequences)) - 1)]
 
 
 @contextmanager

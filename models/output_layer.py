@@ -38,13 +38,13 @@ class OutputLayer:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Float [n, width] to float32 [n, vocabulary]."""
-        return self._finish(self._layer(hidden).float())
+        return self._finish(self._layer(self._fitting(hidden)).float())
 
     def of_tokens(self, hidden: Tensor, tokens: Sequence[int] | slice) -> Tensor:
         """Float [n, width] to float32 [n, tokens], logits of these tokens alone."""
         chosen = tokens if isinstance(tokens, slice) else list(tokens)
         if type(self._layer) is not nn.Linear:  # an adapter sits on it: let it do its own work
-            return self._finish(self._layer(hidden)[:, chosen].float())
+            return self._finish(self._layer(self._fitting(hidden))[:, chosen].float())
         logits = hidden.float() @ self._layer.weight[chosen].float().T
         bias = self._layer.bias
         return self._finish(logits if bias is None else logits + bias[chosen].float())
@@ -94,6 +94,9 @@ class OutputLayer:
                 f"unknown way: {float(expected[0, worst]):.4g} instead of "
                 f"{float(found[0, worst]):.4g}."
             )
+
+    def _fitting(self, hidden: Tensor) -> Tensor:
+        return hidden.to(next(self._layer.parameters()).dtype)
 
     def _finish(self, logits: Tensor) -> Tensor:
         logits = logits * self._factor

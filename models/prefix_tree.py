@@ -22,8 +22,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tastemaker.models.conversations import common_length
 
-__all__ = ["PrefixTree", "TreeBatch", "arrange", "attends_fully", "batch_trees"]
+__all__ = ["TREE_ATTENTION", "PrefixTree", "TreeBatch", "arrange", "attends_fully", "batch_trees"]
 
+TREE_ATTENTION = "tastemaker_tree"  # as transformers knows `models.tree_attention`
 _LEAST_SHARED = 0.5  # of a sequence, for joining the row of the one before it
 Numbers = NDArray[np.int64]
 
@@ -67,8 +68,7 @@ class PrefixTree:
             before = sequence
         for node in path:
             ends[node] = len(tokens)
-        arrays = (np.array(values, dtype=np.int64) for values in (tokens, depths, ends))
-        return cls(*arrays, paths=tuple(paths))
+        return cls(np.array(tokens), np.array(depths), np.array(ends), tuple(paths))
 
     def __len__(self) -> int:
         """Tokens after merging."""
@@ -87,8 +87,8 @@ class TreeBatch:
     Attributes:
         input_ids: int64 [B, L].
         position_ids: int64 [B, L]; None where all trees are chains.
-        attention_mask: [B, 1, L, P + L], added to attention scores, 0 or the lowest number; the
-            first P columns are a cached beginning. None where all trees are chains.
+        attention_mask: [B, 1, L, L], added to attention scores, 0 or the lowest number; None where
+            all trees are chains.
     """
 
     input_ids: Tensor
@@ -143,7 +143,6 @@ def batch_trees(
     trees: Sequence[PrefixTree],
     *,
     pad: int = 0,
-    cached: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> TreeBatch:
@@ -152,7 +151,6 @@ def batch_trees(
     Args:
         trees: One a row.
         pad: Token id that fills rows up; no real token ever looks at it.
-        cached: Tokens P before every tree that a cache holds; all trees see them.
         dtype: Of the mask: that of the model.
         device: Where the tensors go.
     """
@@ -171,9 +169,9 @@ def batch_trees(
     place = torch.arange(width, device=device)
     seen = place[:, None] >= place
     visible = seen & (place[:, None] < torch.from_numpy(ends).to(device)[:, None, :])
-    mask = torch.zeros((len(trees), 1, width, cached + width), dtype=dtype, device=device)
-    mask[:, 0, :, cached:].masked_fill_(~visible, torch.finfo(dtype).min)
-    return TreeBatch(input_ids, torch.from_numpy(positions).to(device) + cached, mask)
+    mask = torch.zeros((len(trees), 1, width, width), dtype=dtype, device=device)
+    mask[:, 0].masked_fill_(~visible, torch.finfo(dtype).min)
+    return TreeBatch(input_ids, torch.from_numpy(positions).to(device), mask)
 
 
 def attends_fully(causal: Any, longest: int) -> bool:
@@ -188,7 +186,7 @@ def attends_fully(causal: Any, longest: int) -> bool:
         longest: Tokens of the longest sequence.
     """
     config = causal.config
-    if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager"):
+    if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager", TREE_ATTENTION):
         return False
     if getattr(config, "alibi", False):
         return False

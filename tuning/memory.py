@@ -19,7 +19,7 @@ __all__ = ["MicroBatch", "bytes_per_token", "free_bytes", "micro_batch"]
 
 _SHARE = 0.8  # of the free memory that activations may take
 # Larger passes are no faster: on a CPU they fall out of its caches, on a GPU they fill it already.
-_ENOUGH = {"cpu": 4096, "cuda": 32768}
+_ENOUGH = {"cpu": 2048, "cuda": 32768}
 
 
 @dataclass(frozen=True)

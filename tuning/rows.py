@@ -85,6 +85,7 @@ class AnswerCollator:
         pad: Token id that fills rows up.
         dtype: Of the attention mask: that of the model.
         everything: Whether the prompt's tokens count too; else only the answer's.
+        merged: Whether all rows of a batch become one tree, for attention block by block.
     """
 
     def __init__(
@@ -95,9 +96,11 @@ class AnswerCollator:
         pad: int,
         dtype: torch.dtype,
         everything: bool = False,
+        merged: bool = False,
     ) -> None:
         self._examples, self._rows = examples, rows
         self._pad, self._dtype, self._everything = pad, dtype, everything
+        self._merged = merged
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A batch of B rows.
@@ -108,8 +111,10 @@ class AnswerCollator:
             int64 [m], where the hidden states that foretell them stand.
         """
         trees, rows, nodes, targets = [], [], [], []
-        for row, item in enumerate(items):
-            group = self._rows.groups[item["place"]]
+        groups = [self._rows.groups[item["place"]] for item in items]
+        if self._merged:
+            groups = [[place for group in groups for place in group]]
+        for row, group in enumerate(groups):
             sequences = [self._examples.sequence(place) for place in group]
             tree = PrefixTree.of(sequences)
             trees.append(tree)

@@ -83,13 +83,13 @@ class AnswerTrainer(SFTTrainer):
         parts = gather_object(found) if processes > 1 else found
         loss = sum(part[0] for part in parts) / sum(part[1] for part in parts)
         metrics = {f"{metric_key_prefix}_loss": loss}
-        if self._choices is not None:
+        if self._choices is not None and self._valid.labels is not None:
             scored = dict(pair for part in parts for pair in part[2])
             scores = np.array([scored[place] for place in range(len(self._valid))])
             if np.isfinite(scores).all():
                 metrics[f"{metric_key_prefix}_auc"] = auc(scores, self._valid.labels)
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
@@ -105,7 +105,7 @@ class AnswerTrainer(SFTTrainer):
         ]
         total, count = 0.0, 0
         scores: list[tuple[int, float]] = []
-        with evaluating(model), torch.inference_mode(), self.compute_loss_context_manager():
+        with evaluating(model), torch.inference_mode():
             run = HiddenStates(model, sequences, wanted, share=True, batch_tokens=2048)
             for found, hidden in run:
                 targets = [token for one in found for token in sequences[one][starts[one] :]]

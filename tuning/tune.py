@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig
@@ -28,8 +29,11 @@ from tastemaker import processes
 from tastemaker.errors import DataError
 from tastemaker.models.adapters import base_identity
 from tastemaker.models.conversations import answer_tokens
-from tastemaker.models.language import LanguageModel, quiet_loading
+from tastemaker.models.language import LanguageModel, best_dtype, quiet_loading
+from tastemaker.models.mixed_precision import float32_residuals
+from tastemaker.models.prefix_tree import attends_fully
 from tastemaker.models.training import ended_state, newest_checkpoint
+from tastemaker.models.tree_attention import tree_attention
 from tastemaker.stage import atomic_file
 from tastemaker.tuning.examples import Examples, encode_examples
 from tastemaker.tuning.memory import MicroBatch, free_bytes, micro_batch
@@ -50,6 +54,15 @@ class _Parts:
     train: Examples
     valid: Examples
     rows: Rows
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The model inside its adapter, whether products are rounded, and whether trees are cheap."""
+
+    causal: Any
+    mixed: bool
+    by_block: bool
 
 
 def tune(
@@ -99,34 +112,74 @@ def tune(
     parts = _encode(base, train, valid, settings, seed=seed)
     metric = _metric(settings, parts.valid, choices)
     model = trainable(base, kind=settings.kind, shape=settings.lora, adapter=adapter, seed=seed)
-    cut = _cut(model, parts, settings)
-    with _without_bars(), quiet_loading(), tracking(settings.tracker, logs):
-        trainer = AnswerTrainer(
-            valid=parts.valid,
-            choices=_answers(base, parts.valid, choices),
-            model=model,
-            args=_arguments(base, parts, settings, cut=cut, metric=metric, out=scratch, seed=seed),
-            data_collator=_collator(parts, base, settings),
-            train_dataset=parts.rows.dataset(),
-            eval_dataset=datasets.Dataset.from_dict({"place": range(len(parts.valid))}),
-            processing_class=base.tokenizer,
-        )
-        trainer.remove_callback(PrinterCallback)
+    with _prepared(model) as ready, tracking(settings.tracker, logs):
+        cut = _cut(model, parts, settings)
+        args = _arguments(base, parts, settings, cut=cut, metric=metric, out=scratch, seed=seed)
+        args.bf16 = ready.mixed or args.bf16
+        trainer = _trainer(base, model, parts, settings, args=args, ready=ready, choices=choices)
         trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))
-        if settings.patience is not None:
-            trainer.add_callback(EarlyStoppingCallback(settings.patience))
         _train(trainer, scratch)
     difference = 0.0
     if processes.is_main():
         # Without the rounding of products that training put around its forward pass.
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        _save(trained, base, out)
+        with quiet_loading():
+            _save(trained, base, out)
         probes = [_question(parts.valid, place) for place in range(min(2, len(parts.valid)))]
         difference = check_save(trained, out, fresh=fresh, probes=probes)
     result = _result(trainer, parts, cut, metric=metric, difference=difference, started=started)
     if processes.is_main():
         _record(result, base, settings, out)
     return result
+
+
+@contextmanager
+def _prepared(model: Any) -> Iterator[_Ready]:
+    """The model as it is fastest and most exact to train; as it was, afterwards."""
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    with (
+        _without_bars(),
+        quiet_loading(),
+        float32_residuals(causal) as mixed,
+        tree_attention(causal) as by_block,
+    ):
+        yield _Ready(causal, mixed, by_block)
+
+
+def _trainer(
+    base: LanguageModel,
+    model: Any,
+    parts: _Parts,
+    settings: TuneSettings,
+    *,
+    args: SFTConfig,
+    ready: _Ready,
+    choices: tuple[str, str] | None,
+) -> AnswerTrainer:
+    merged = ready.by_block and attends_fully(ready.causal, int(parts.train.lengths.max()))
+    if merged:
+        args.train_sampling_strategy = "random"  # nothing is padded, whatever stands together
+    trainer = AnswerTrainer(
+        valid=parts.valid,
+        choices=_answers(base, parts.valid, choices),
+        model=model,
+        args=args,
+        data_collator=AnswerCollator(
+            parts.train,
+            parts.rows,
+            pad=base.tokenizer.pad_token_id,
+            dtype=next(iter(base.model.parameters())).dtype,
+            everything=settings.loss_on == "everything",
+            merged=merged,
+        ),
+        train_dataset=parts.rows.dataset(),
+        eval_dataset=datasets.Dataset.from_dict({"place": range(len(parts.valid))}),
+        processing_class=base.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if settings.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+    return trainer
 
 
 def _encode(
@@ -162,8 +215,9 @@ def _metric(settings: TuneSettings, valid: Examples, choices: tuple[str, str] | 
 def _answers(
     base: LanguageModel, valid: Examples, choices: tuple[str, str] | None
 ) -> tuple[int, int] | None:
-    known = choices is not None and valid.has_both_labels
-    return answer_tokens(base.tokenizer, choices) if known else None
+    if choices is None or not valid.has_both_labels:
+        return None
+    return answer_tokens(base.tokenizer, choices)
 
 
 def _cut(model: Any, parts: _Parts, settings: TuneSettings) -> MicroBatch:
@@ -196,7 +250,6 @@ def _arguments(
     steps = max(1, math.ceil(settings.epochs * math.ceil(len(parts.rows.groups) / rows)))
     every = settings.evaluate_every
     when = "epoch" if every is None else "steps"
-    dtype = next(iter(base.model.parameters())).dtype
     return SFTConfig(
         output_dir=str(out),
         per_device_train_batch_size=cut.rows,
@@ -209,9 +262,9 @@ def _arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        # A frozen base is loaded in its final precision, adapter weights stay float32; where all
-        # weights are trained they are float32, and only products are rounded.
-        bf16=settings.kind == "full" and _rounds(base),
+        # A frozen base is loaded in half precision where that is fast, adapter weights stay
+        # float32; where all weights are trained they are float32. Only products are rounded.
+        bf16=settings.kind == "full" and best_dtype(base.device) == torch.bfloat16,
         use_cpu=base.device.type == "cpu",
         activation_checkpointing=cut.checkpointing,
         eval_strategy=when,
@@ -227,25 +280,9 @@ def _arguments(
         logging_nan_inf_filter=False,  # or a loss that is no number would be hidden from the log
         report_to=settings.tracker,
         disable_tqdm=True,
-        dataloader_pin_memory=dtype is not None and base.device.type == "cuda",
+        dataloader_pin_memory=base.device.type == "cuda",
         ddp_find_unused_parameters=False,
         seed=seed,
-    )
-
-
-def _rounds(base: LanguageModel) -> bool:
-    from tastemaker.models.language import best_dtype
-
-    return best_dtype(base.device) == torch.bfloat16
-
-
-def _collator(parts: _Parts, base: LanguageModel, settings: TuneSettings) -> AnswerCollator:
-    return AnswerCollator(
-        parts.train,
-        parts.rows,
-        pad=base.tokenizer.pad_token_id,
-        dtype=next(iter(base.model.parameters())).dtype,
-        everything=settings.loss_on == "everything",
     )
 
 

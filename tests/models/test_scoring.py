@@ -107,7 +107,7 @@ def test_an_adapter_is_active_and_survives_saving(
 def test_progress_adds_up_and_training_mode_comes_back(smollm2: LanguageModel) -> None:
     told: list[int] = []
     smollm2.model.train()
-    score_yes_no(smollm2, PROMPTS[:3], batch_tokens=300, on_progress=told.append)
+    score_yes_no(smollm2, PROMPTS[:3], batch_tokens=130, on_progress=told.append)
     assert told == [2, 1]
     assert smollm2.model.training
     smollm2.model.eval()

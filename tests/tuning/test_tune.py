@@ -273,7 +273,7 @@ def test_all_weights_can_be_tuned(fresh: Fresh, tmp_path: Path) -> None:
     assert result.logit_difference == 0
     loaded = load_language_model(str(tmp_path / "out"), dtype=torch.float32, device="cpu")
     scores = score_yes_no(loaded, examples(4)["prompt"])
-    assert scores[0] > 0 > scores[1]
+    assert scores[0] > scores[1]
 
 
 def test_goes_on_from_an_adapter(fresh: Fresh, tmp_path: Path) -> None:

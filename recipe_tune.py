@@ -61,7 +61,7 @@ class TuneConfig(Config):
         description="single: one example a row; packed: several; streamed: many targets of one "
         "user (see build.anchor)",
     )
-    row_tokens: int = Field(1024, gt=0, description="tokens of a packed or streamed row at most")
+    row_tokens: int = Field(2048, gt=0, description="tokens of a packed or streamed row at most")
     group_by_length: bool = Field(True, description="batch examples of similar length")
     gradient_checkpointing: bool | None = Field(None, description="empty: only when needed")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

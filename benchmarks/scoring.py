@@ -121,6 +121,7 @@ def agreement(split: Split, count: int) -> list[dict[str, Any]]:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         scores = score_yes_no(load_language_model("smollm2", dtype=dtype), prompts)
         pair = [auc(values.astype(np.float64), labels) for values in (scores, naive)]
+        apart = np.abs(scores - naive)
         lines.append(
             {
                 "name": f"yes/no in {name} against one float32 prompt at a time",
@@ -129,7 +130,7 @@ def agreement(split: Split, count: int) -> list[dict[str, Any]]:
                 "ratio": round(pair[0] / pair[1], 5),
                 "unit": "AUC",
                 "note": f"{count} real targets; largest difference of log-odds "
-                f"{np.abs(scores - naive).max():.2g}, median {np.median(np.abs(scores - naive)):.2g}",
+                f"{apart.max():.2g}, median {np.median(apart):.2g}",
             }
         )
     return lines

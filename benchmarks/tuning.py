@@ -36,6 +36,7 @@ from tastemaker.models.language import (
     language_model_folder,
     load_language_model,
 )
+from tastemaker.models.output_layer import OutputLayer
 from tastemaker.prompts.binding import Binder
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.examples import Examples
@@ -47,9 +48,11 @@ from tastemaker.tuning import tune as engine
 from tastemaker.tuning.examples import encode_examples
 from tastemaker.tuning.rows import AnswerCollator, rows_of
 from tastemaker.tuning.settings import AdapterShape, TuneSettings
+from tastemaker.tuning.trainer import _states
 from tastemaker.tuning.weights import trainable
 
 BATCH = 8
+HISTORY = ANCHOR = 20
 RATE = 1e-3
 SHAPE = AdapterShape(8, 16, 0.0, ("q_proj", "v_proj"))
 
@@ -219,9 +222,15 @@ def run_ours(data: Dataset, folder: Path) -> Clock:
     with engine._prepared(model) as ready:
         cut = engine._cut(model, parts, settings)
         args = engine._arguments(
-            base, parts, settings, cut=cut, metric="loss", out=folder / "ours", seed=0
+            base,
+            parts,
+            settings,
+            cut=cut,
+            metric="loss",
+            ready=ready,
+            out=folder / "ours",
+            seed=0,
         )
-        args.bf16 = ready.mixed
         args.save_strategy = args.eval_strategy = "no"
         args.load_best_model_at_end = False
         trainer = engine._trainer(
@@ -246,11 +255,11 @@ def streams(split: Split, *, rounds: int, users: int) -> list[dict[str, Any]]:
             "single",
         ),
         "the same prompts one by one": (
-            instructions(split, rows, "tallrec/stream", history=20, anchor=11),
+            instructions(split, rows, "tallrec/stream", history=HISTORY, anchor=ANCHOR),
             "single",
         ),
         "streamed": (
-            instructions(split, rows, "tallrec/stream", history=20, anchor=11),
+            instructions(split, rows, "tallrec/stream", history=HISTORY, anchor=ANCHOR),
             "streamed",
         ),
     }
@@ -267,7 +276,7 @@ def streams(split: Split, *, rounds: int, users: int) -> list[dict[str, Any]]:
             "theirs": round(theirs, 2),
             "ratio": round(ours / theirs, 2),
             "unit": "targets/s",
-            "note": f"{len(rows)} targets of {users} users, histories of 10 to 20 events in "
+            "note": f"{len(rows)} targets of {users} users, histories of 1 to 20 events in "
             f"streams; {runs['streamed'].shape}; forward and backward of about "
             f"{2 * 1024} tokens, {6 * rounds} passes each, in turn",
         }
@@ -283,10 +292,12 @@ class Passes:
         examples = encode_examples(
             data, "train", tokenizer=base.tokenizer, limit=2048, context=None
         )
-        rows = rows_of(examples, form, limit=1024, seed=0)
+        rows = rows_of(examples, form, limit=2048, seed=0)
         self._rows, self._seconds, self._targets = rows, [], []  # type: ignore[var-annotated]
         self._model = trainable(base, kind="lora", shape=SHAPE, adapter=None, seed=0).train()
-        self._collate = AnswerCollator(examples, rows, pad=0, dtype=base.model.dtype)
+        self._collate = AnswerCollator(
+            examples, rows, pad=0, dtype=base.model.dtype, merged=base.device.type == "cpu"
+        )
         order = np.random.default_rng(0).permutation(len(rows.groups)).tolist()
         self._batches: list[list[int]] = []
         size = 0
@@ -308,8 +319,8 @@ class Passes:
         batch = self._batches[len(self._seconds) % len(self._batches)]
         started = time.perf_counter()
         inputs = self._collate([{"place": place} for place in batch])
-        loss = loss_of(self._model, inputs)
-        loss.backward()
+        with engine._prepared(self._model) as ready:
+            loss_of(self._model, inputs, ready.mixed).backward()
         self._model.zero_grad()
         self._seconds.append(time.perf_counter() - started)
         self._targets.append(sum(len(self._rows.groups[place]) for place in batch))
@@ -320,14 +331,14 @@ class Passes:
         return statistics.median(each[1:] or each)
 
 
-def loss_of(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def loss_of(model: Any, inputs: dict[str, torch.Tensor], mixed: bool) -> torch.Tensor:
     """What the trainer computes on a batch."""
-    from tastemaker.tuning.trainer import _only
-
     read = {k: inputs[k] for k in ("input_ids", "position_ids", "attention_mask") if k in inputs}
-    with _only(model, inputs["rows"], inputs["nodes"]):
-        logits = model(**read, use_cache=False).logits[0]
-    return torch.nn.functional.cross_entropy(logits.float(), inputs["labels"])
+    causal = model.get_base_model()
+    rounding = torch.autocast(causal.device.type, dtype=torch.bfloat16, enabled=mixed)
+    with _states(causal, inputs["rows"], inputs["nodes"]) as found, rounding:
+        model(**read, use_cache=False)
+    return -OutputLayer(causal).log_probabilities(found[0], inputs["labels"]).mean()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tastemaker.errors import StageError
 
@@ -54,10 +55,17 @@ class OutputLayer:
         if type(self._layer) is not nn.Linear or self._layer.weight.dtype == torch.float32:
             return self(hidden).logsumexp(-1)
         parts = range(0, self._layer.out_features, _ROWS)
+        # Backward passes copy the rows again rather than keep the whole layer in float32.
         found = [
-            self.of_tokens(hidden, slice(start, start + _ROWS)).logsumexp(-1) for start in parts
+            checkpoint(self._partial, hidden, start, use_reentrant=False)
+            if torch.is_grad_enabled()
+            else self._partial(hidden, start)
+            for start in parts
         ]
         return torch.stack(found).logsumexp(0)
+
+    def _partial(self, hidden: Tensor, start: int) -> Tensor:
+        return self.of_tokens(hidden, slice(start, start + _ROWS)).logsumexp(-1)
 
     def log_probabilities(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of one token after each hidden state.

@@ -128,7 +128,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Block])
         mask = block.mask.repeat(shared, 1).expand(groups, -1, -1)
         scores = torch.baddbmm(mask, queries, keys.transpose(1, 2))
         weights = scores.softmax(-1).to(values.dtype)
-        found.append(torch.bmm(weights, values).view(heads, size, width))
+        summed = torch.bmm(weights, values)
+        if weights.dtype != scores.dtype:  # rounded weights no longer add up to 1
+            summed = summed / weights.detach().sum(-1, keepdim=True, dtype=scores.dtype)
+        found.append(summed.to(values.dtype).view(heads, size, width))
     return torch.cat(found, dim=1).transpose(0, 1)
 
 

@@ -114,8 +114,9 @@ def tune(
     model = trainable(base, kind=settings.kind, shape=settings.lora, adapter=adapter, seed=seed)
     with _prepared(model) as ready, tracking(settings.tracker, logs):
         cut = _cut(model, parts, settings)
-        args = _arguments(base, parts, settings, cut=cut, metric=metric, out=scratch, seed=seed)
-        args.bf16 = ready.mixed or args.bf16
+        args = _arguments(
+            base, parts, settings, cut=cut, metric=metric, ready=ready, out=scratch, seed=seed
+        )
         trainer = _trainer(base, model, parts, settings, args=args, ready=ready, choices=choices)
         trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))
         _train(trainer, scratch)
@@ -243,6 +244,7 @@ def _arguments(
     *,
     cut: MicroBatch,
     metric: str,
+    ready: _Ready,
     out: Path,
     seed: int,
 ) -> SFTConfig:
@@ -264,7 +266,7 @@ def _arguments(
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         # A frozen base is loaded in half precision where that is fast, adapter weights stay
         # float32; where all weights are trained they are float32. Only products are rounded.
-        bf16=settings.kind == "full" and best_dtype(base.device) == torch.bfloat16,
+        bf16=ready.mixed or (settings.kind == "full" and best_dtype(base.device) == torch.bfloat16),
         use_cpu=base.device.type == "cpu",
         activation_checkpointing=cut.checkpointing,
         eval_strategy=when,

@@ -36,7 +36,6 @@ from tastemaker.models.language import (
     language_model_folder,
     load_language_model,
 )
-from tastemaker.models.output_layer import OutputLayer
 from tastemaker.prompts.binding import Binder
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.examples import Examples
@@ -45,10 +44,10 @@ from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.source import InstructionSource
 from tastemaker.prompts.template import find_template
 from tastemaker.tuning import tune as engine
+from tastemaker.tuning.answer_head import AnswerHead
 from tastemaker.tuning.examples import encode_examples
 from tastemaker.tuning.rows import AnswerCollator, rows_of
 from tastemaker.tuning.settings import AdapterShape, TuneSettings
-from tastemaker.tuning.trainer import _states
 from tastemaker.tuning.weights import trainable
 
 BATCH = 8
@@ -248,7 +247,7 @@ def streams(split: Split, *, rounds: int, users: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(3)
     long = np.unique(owners[counts >= 60])
     chosen = rng.choice(long, size=users, replace=False)
-    rows = split.train[np.isin(owners, chosen) & (counts >= 20) & (counts < 60)]
+    rows = split.train[np.isin(owners, chosen) & (counts > 20) & (counts <= 60)]
     sides = {
         "one 10-item TALLRec prompt each": (
             instructions(split, rows, "tallrec/movie", history=10),
@@ -295,6 +294,7 @@ class Passes:
         rows = rows_of(examples, form, limit=2048, seed=0)
         self._rows, self._seconds, self._targets = rows, [], []  # type: ignore[var-annotated]
         self._model = trainable(base, kind="lora", shape=SHAPE, adapter=None, seed=0).train()
+        self._head = AnswerHead(self._model.get_base_model())
         self._collate = AnswerCollator(
             examples, rows, pad=0, dtype=base.model.dtype, merged=base.device.type == "cpu"
         )
@@ -320,7 +320,7 @@ class Passes:
         started = time.perf_counter()
         inputs = self._collate([{"place": place} for place in batch])
         with engine._prepared(self._model) as ready:
-            loss_of(self._model, inputs, ready.mixed).backward()
+            loss_of(self._model, self._head, inputs, ready.mixed).backward()
         self._model.zero_grad()
         self._seconds.append(time.perf_counter() - started)
         self._targets.append(sum(len(self._rows.groups[place]) for place in batch))
@@ -331,14 +331,15 @@ class Passes:
         return statistics.median(each[1:] or each)
 
 
-def loss_of(model: Any, inputs: dict[str, torch.Tensor], mixed: bool) -> torch.Tensor:
+def loss_of(
+    model: Any, head: AnswerHead, inputs: dict[str, torch.Tensor], mixed: bool
+) -> torch.Tensor:
     """What the trainer computes on a batch."""
     read = {k: inputs[k] for k in ("input_ids", "position_ids", "attention_mask") if k in inputs}
-    causal = model.get_base_model()
-    rounding = torch.autocast(causal.device.type, dtype=torch.bfloat16, enabled=mixed)
-    with _states(causal, inputs["rows"], inputs["nodes"]) as found, rounding:
-        model(**read, use_cache=False)
-    return -OutputLayer(causal).log_probabilities(found[0], inputs["labels"]).mean()
+    rounding = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed)
+    with head.only(inputs["rows"], inputs["nodes"]), rounding:
+        logits = model(**read, use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits.float(), inputs["labels"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tastemaker.errors import StageError
 
@@ -51,24 +50,15 @@ class OutputLayer:
         return self._finish(logits if bias is None else logits + bias[chosen].float())
 
     def log_normaliser(self, hidden: Tensor) -> Tensor:
-        """Float [n, width] to float32 [n], log-sum-exp over the vocabulary."""
-        if type(self._layer) is not nn.Linear or self._layer.weight.dtype == torch.float32:
+        """Float [n, width] to float32 [n], log-sum-exp over the vocabulary; without gradients."""
+        if type(self._layer) is not nn.Linear:
             return self(hidden).logsumexp(-1)
-        parts = range(0, self._layer.out_features, _ROWS)
-        # Backward passes copy the rows again rather than keep the whole layer in float32.
-        found = [
-            checkpoint(self._partial, hidden, start, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else self._partial(hidden, start)
-            for start in parts
-        ]
+        parts = [slice(start, start + _ROWS) for start in range(0, len(self._layer.weight), _ROWS)]
+        found = [self.of_tokens(hidden, part).logsumexp(-1) for part in parts]
         return torch.stack(found).logsumexp(0)
 
-    def _partial(self, hidden: Tensor, start: int) -> Tensor:
-        return self.of_tokens(hidden, slice(start, start + _ROWS)).logsumexp(-1)
-
     def log_probabilities(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Log-probability of one token after each hidden state.
+        """Log-probability of one token after each hidden state; without gradients.
 
         Args:
             hidden: Float [n, width].
@@ -80,10 +70,10 @@ class OutputLayer:
         if type(self._layer) is not nn.Linear:
             logits = self(hidden)
             return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
-        logits = (hidden.float() * self._layer.weight[targets].float()).sum(-1)
+        chosen = (hidden.float() * self._layer.weight[targets].float()).sum(-1)
         if self._layer.bias is not None:
-            logits = logits + self._layer.bias[targets].float()
-        return self._finish(logits) - self.log_normaliser(hidden)
+            chosen = chosen + self._layer.bias[targets].float()
+        return self._finish(chosen) - self.log_normaliser(hidden)
 
     def check(self) -> None:
         """Compare with the model's own forward pass.
@@ -107,5 +97,6 @@ class OutputLayer:
         return hidden.to(next(self._layer.parameters()).dtype)
 
     def _finish(self, logits: Tensor) -> Tensor:
-        logits = logits * self._factor
+        if self._factor != 1.0:
+            logits = logits * self._factor
         return torch.tanh(logits / self._cap) * self._cap if self._cap else logits

@@ -24,7 +24,7 @@ from tastemaker.models.prefix_tree import TREE_ATTENTION
 
 __all__ = ["block_attention", "tree_attention"]
 
-_LEAST, _MOST = 160, 256  # queries of a block, where branches allow
+_LEAST, _MOST = 96, 256  # queries of a block, where branches allow
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,27 +106,29 @@ def block_attention(
     with torch.autocast(query.device.type, enabled=False):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         for row, blocks in enumerate(_plan(attention_mask)):
-            scaled = query[row].float() * scale
-            rows.append(_attend(scaled, key[row].float(), value[row], blocks))
+            pair = query[row].float(), key[row].float()
+            rows.append(_attend(*pair, value[row], blocks, scale))
     return torch.stack(rows), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Block]) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Block], scale: float
+) -> Tensor:
     """[L, heads, width] of one row."""
     heads, _, width = query.shape
     groups = key.shape[0]
     shared = heads // groups
-    grouped = query.view(groups, shared, -1, width)
+    sizes = [block.stop - block.start for block in blocks]
+    parts = query.view(groups, shared, -1, width).split(sizes, dim=2)
     found = []
-    for block in blocks:
-        size = block.stop - block.start
+    for block, part, size in zip(blocks, parts, sizes, strict=True):
         if isinstance(block.keys, int):
             keys, values = key[:, : block.keys], value[:, : block.keys]
         else:
-            keys, values = (part.index_select(1, block.keys) for part in (key, value))
-        queries = grouped[:, :, block.start : block.stop].reshape(groups, shared * size, width)
+            keys, values = (whole.index_select(1, block.keys) for whole in (key, value))
+        queries = part.reshape(groups, shared * size, width)
         mask = block.mask.repeat(shared, 1).expand(groups, -1, -1)
-        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2))
+        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
         weights = scores.softmax(-1).to(values.dtype)
         summed = torch.bmm(weights, values)
         if weights.dtype != scores.dtype:  # rounded weights no longer add up to 1

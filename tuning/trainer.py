@@ -1,14 +1,12 @@
 """TRL's `SFTTrainer` with the output layer on answer positions only, and checks by AUC.
 
 Other positions would be computed and dropped; with a vocabulary of 49,152 and answers of four
-tokens that is half the time of a step on a CPU. The few that are left are worth float32: logits of
-this size lie up to 1/8 apart in half precision.
+tokens that is half the time of a step on a CPU (see `tuning.answer_head`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from trl import SFTTrainer
 from tastemaker.errors import StageError
 from tastemaker.eval.metrics import auc
 from tastemaker.models.hidden_states import HiddenStates, evaluating
-from tastemaker.models.output_layer import OutputLayer
 from tastemaker.models.training import seal_checkpoint
+from tastemaker.tuning.answer_head import AnswerHead
 from tastemaker.tuning.examples import Examples
 
 __all__ = ["AnswerTrainer", "Watcher"]
@@ -44,6 +42,8 @@ class AnswerTrainer(SFTTrainer):
     ) -> None:
         super().__init__(**arguments)
         self._valid, self._choices = valid, choices
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self._head = AnswerHead(inner)
 
     def compute_loss(
         self,
@@ -58,11 +58,12 @@ class AnswerTrainer(SFTTrainer):
             for name in ("input_ids", "position_ids", "attention_mask")
             if name in inputs
         }
-        causal = _inner(self.accelerator.unwrap_model(model))
-        with _states(causal, inputs["rows"], inputs["nodes"]) as found:
+        with self._head.only(inputs["rows"], inputs["nodes"]):
             outputs = model(**read, use_cache=False)
         targets = inputs["labels"]
-        total = -OutputLayer(causal).log_probabilities(found[0], targets).sum()
+        total = torch.nn.functional.cross_entropy(
+            outputs.logits[0].float(), targets, reduction="sum"
+        )
         count = len(targets) if num_items_in_batch is None else num_items_in_batch
         loss = total / torch.as_tensor(count).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -159,26 +160,3 @@ class Watcher(TrainerCallback):
                     f"{state.global_step}; lower tune.learning_rate or set tune.precision to "
                     "float32"
                 )
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-@contextmanager
-def _states(causal: Any, rows: Tensor, nodes: Tensor) -> Iterator[list[Tensor]]:
-    """Catch the last hidden states at (row, node), [m, width], in front of the output layer.
-
-    The layer itself gets one of them, so that the model's forward pass ends as it always does.
-    """
-    found: list[Tensor] = []
-
-    def catch(_: Any, hidden: tuple[Tensor, ...]) -> tuple[Tensor]:
-        found.append(hidden[0][rows, nodes])
-        return (found[0][None, :1],)
-
-    hook = causal.get_output_embeddings().register_forward_pre_hook(catch, prepend=True)
-    try:
-        yield found
-    finally:
-        hook.remove()

@@ -24,7 +24,7 @@ def command(run_folder: Path, out: Path | None, precision: str) -> None:
     from tastemaker.stage import Run
 
     run = Run(run_folder)
-    adapter = run.artefact("tune") / "adapter"
+    found = run.artefact("tune")
     manifest = run.manifest("tune")
     assert manifest is not None
 
@@ -34,7 +34,7 @@ def command(run_folder: Path, out: Path | None, precision: str) -> None:
     with run.lock():
         done = merge(
             str(manifest.config["model"]),
-            adapter,
+            found / ("model" if manifest.config.get("kind") == "full" else "adapter"),
             out or run_folder / "merged",
             dtype=best_dtype("cpu", precision),
             wrapper=manifest.config.get("wrapper", "chat"),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 import torch
 from datasets import Dataset
 
@@ -41,6 +43,7 @@ from tastemaker.tuning.weights import check_kind, quantisation
 __all__ = ["check_tune", "load_model", "tune_stage", "tuned_folder"]
 
 _FIRST = "instruction_tuned"
+_TEXTS = ("instruction", "input", "output", "system")
 _UNTUNED = frozenset({"tracker"})  # changes nothing in what is trained
 _SETTINGS = frozenset(TuneSettings.__dataclass_fields__) - {"lora"}
 
@@ -53,7 +56,7 @@ def tune_stage(recipe: Recipe, *, choices: tuple[str, str] | None) -> Stage:
         choices: The positive and the negative answer, where all templates share them.
     """
     config = recipe.tune
-    sources = [Path(config.adapter) / "adapter_config.json"] if config.adapter else []
+    sources = _adapter_files(config.adapter)
     if config.instruction_tuning is not None:
         sources.append(Path(config.instruction_tuning.data))
     return Stage(
@@ -77,10 +80,13 @@ def check_tune(recipe: Recipe) -> None:
     language_model_source(config.model)
     check_kind(config.kind)
     check_tracker(config.tracker)
-    if config.adapter and not Path(config.adapter).is_dir():
+    if config.adapter and len(_adapter_files(config.adapter)) < 2:
+        there = Path(config.adapter).is_dir()
         raise RecipeError(
-            f"tune.adapter: there is no folder '{config.adapter}'.",
-            remedy="Name the folder that holds adapter_config.json.",
+            f"tune.adapter: '{config.adapter}' "
+            + ("holds no adapter." if there else "is no folder."),
+            allowed="a folder with adapter_config.json and adapter_model.safetensors (or .bin)",
+            remedy="Name the one that tastemaker tune wrote: RUN/tune/adapter.",
         )
     if config.kind == "full" and config.adapter:
         raise RecipeError(
@@ -129,8 +135,8 @@ def _run(
     start = Path(config.adapter) if config.adapter else None
     first: TuneResult | None = None
     if config.instruction_tuning is not None:
-        start = space.scratch / _FIRST / _name(config)
         first = _first_stage(config, config.instruction_tuning, space)
+        start = space.scratch / _FIRST / _name(config)
     out = space.out / _name(config)
     result = _tune(
         config,
@@ -142,7 +148,7 @@ def _run(
         out=out,
         scratch=space.scratch / "tune",
         choices=choices,
-        adapter=start,
+        start=start,
     )
     if start is not None and first is not None and processes.is_main():
         shutil.copytree(start, space.out / _FIRST)
@@ -150,12 +156,19 @@ def _run(
     if first is not None:
         summary["instruction_tuning"] = {
             "steps": first.steps,
+            "left_out": first.left_out,
             "best_valid_loss": first.best_valid_loss,
             "curve": first.curve,
         }
     if processes.is_main():
         _write_card(config, space, summary, out)
     return summary
+
+
+def _adapter_files(folder: str) -> list[Path]:
+    """What an adapter consists of, configuration first; nothing for no adapter."""
+    names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+    return [Path(folder) / name for name in names if folder and (Path(folder) / name).is_file()]
 
 
 def _name(config: TuneConfig) -> str:
@@ -178,20 +191,34 @@ def _chosen(frame: pl.DataFrame, count: int | None, *, seed: int) -> Dataset:
 
 
 def _tune(
-    config: TuneConfig, space: Workspace, *, label: str, settings: TuneSettings, **more: Any
+    config: TuneConfig,
+    space: Workspace,
+    *,
+    label: str,
+    settings: TuneSettings,
+    start: Path | None,
+    **more: Any,
 ) -> TuneResult:
     train: Dataset = more.pop("train")
+    whole = config.kind == "full"  # then it starts from a model, not from an adapter
     steps = int(-(-len(train) // settings.batch_size) * settings.epochs)
     with space.report.track(f"{label}, steps", steps) as advance:
         return tune(
-            partial(load_model, config),
+            partial(_load_whole, config, start) if whole and start else partial(load_model, config),
             train,
+            adapter=None if whole else start,
             settings=settings,
             seed=space.seed,
             logs=space.run.folder / "logs" / label.replace(" ", "-"),
             on_step=advance,
             **more,
         )
+
+
+def _load_whole(config: TuneConfig, folder: Path) -> LanguageModel:
+    """What a first stage has made of all weights, under the name of its base."""
+    found = load_model(config.model_copy(update={"model": str(folder)}))
+    return replace(found, name=config.model)
 
 
 def _first_stage(
@@ -225,7 +252,8 @@ def _first_stage(
         ),
         out=out,
         scratch=space.scratch / f"{_FIRST}-checkpoints",
-        adapter=Path(config.adapter) if config.adapter else None,
+        start=Path(config.adapter) if config.adapter else None,
+        leave_out_long=True,  # nobody has built them to a length
     )
     processes.barrier()  # the second stage begins with what the main process has saved
     return result
@@ -239,19 +267,7 @@ def _instructions(stage: InstructionTuningConfig) -> pl.DataFrame:
         DataError: it is not JSON, lacks a column, or holds too few rows.
     """
     path = Path(stage.data)
-    if not path.is_file():
-        raise RecipeError(
-            f"tune.instruction_tuning.data: there is no file '{stage.data}'.",
-            remedy="Name a JSON or JSON-lines file with instruction, input and output.",
-        )
-    try:
-        lines = path.suffix in (".jsonl", ".ndjson")
-        frame = pl.read_ndjson(path) if lines else pl.read_json(path)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"tune.instruction_tuning.data: {path.name} cannot be read: {error}",
-            allowed="JSON (a list of objects), or JSON lines in a file ending with .jsonl",
-        ) from None
+    frame = _read_instructions(path)
     missing = {"instruction", "output"} - set(frame.columns)
     if missing:
         raise DataError(
@@ -267,9 +283,35 @@ def _instructions(stage: InstructionTuningConfig) -> pl.DataFrame:
     for name in ("input", "system"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit("").alias(name))
-    texts = ["instruction", "input", "output", "system"]
-    canonical = find_format("alpaca").restore(frame.select(pl.col(texts).cast(pl.String)))
-    return find_format("trl").arrange(canonical.select(pl.all().fill_null("")))
+    # A line break at either end would merge with the text around an answer.
+    texts = pl.col(*_TEXTS).fill_null("").str.strip_chars()
+    return find_format("trl").arrange(find_format("alpaca").restore(frame.select(texts)))
+
+
+def _read_instructions(path: Path) -> pl.DataFrame:
+    """The texts of a file, other columns left out.
+
+    Raises:
+        RecipeError: no such file.
+        DataError: it is not JSON, or a column is not text.
+    """
+    if not path.is_file():
+        raise RecipeError(
+            f"tune.instruction_tuning.data: there is no file '{path}'.",
+            remedy="Name a JSON or JSON-lines file with instruction, input and output.",
+        )
+    read = pl.read_ndjson if path.suffix in (".jsonl", ".ndjson") else pl.read_json
+    try:
+        return read(path, infer_schema_length=None).cast(
+            {cs.by_name(*_TEXTS, require_all=False): pl.String}
+        )
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"tune.instruction_tuning.data: {path.name} cannot be read: {reason}",
+            allowed="JSON (a list of objects whose values are texts), or JSON lines in a file "
+            "ending with .jsonl",
+        ) from None
 
 
 def _summary(

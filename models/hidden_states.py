@@ -61,7 +61,8 @@ class HiddenStates:
         causal = model.get_base_model() if isinstance(model, PeftModel) else model
         check_context(causal, sequences)
         self.output = OutputLayer(causal)
-        self.output.check()
+        with half_products(causal):  # a training may have its own hold on the precision
+            self.output.check()
         self._causal, self._decoder = causal, causal.get_decoder()
         self._dtype = next(causal.parameters()).dtype
         self._sequences, self._wanted = sequences, wanted

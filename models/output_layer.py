@@ -69,11 +69,12 @@ class OutputLayer:
         """
         if type(self._layer) is not nn.Linear:
             logits = self(hidden)
-            return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+            return (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)).clamp(max=0)
         chosen = (hidden.float() * self._layer.weight[targets].float()).sum(-1)
         if self._layer.bias is not None:
             chosen = chosen + self._layer.bias[targets].float()
-        return self._finish(chosen) - self.log_normaliser(hidden)
+        # Rounding may leave the sum of all answers below the only likely one.
+        return (self._finish(chosen) - self.log_normaliser(hidden)).clamp(max=0)
 
     def check(self) -> None:
         """Compare with the model's own forward pass.

@@ -178,8 +178,8 @@ def attends_fully(causal: Any, longest: int) -> bool:
     """Whether every token of a causal language model can attend to all tokens before it.
 
     Trees need that, and positions of the caller's choice: recurrent layers, sliding windows shorter
-    than a sequence, distances built into the attention scores (ALiBi) and kernels that take no mask
-    cannot follow branches.
+    than a sequence, distances built into the attention scores (ALiBi, Inkling), windows counted in
+    places of the row (GPT-Neo) and kernels that take no mask cannot follow branches.
 
     Args:
         causal: A causal language model of transformers, without its adapter's wrapper.
@@ -188,7 +188,9 @@ def attends_fully(causal: Any, longest: int) -> bool:
     config = causal.config
     if getattr(config, "_attn_implementation", None) not in ("sdpa", "eager", TREE_ATTENTION):
         return False
-    if getattr(config, "alibi", False):
+    if getattr(config, "alibi", False) or getattr(config, "rel_extent", None):
+        return False
+    if "local" in getattr(config, "attention_layers", ()):
         return False
     if "position_ids" not in inspect.signature(causal.get_decoder().forward).parameters:
         return False

@@ -118,7 +118,7 @@ def score_candidates(
         UserError: the tokenizer has no chat template, a candidate merges with its prompt into one
             token, or prompt and candidate are longer than the model's context.
     """
-    asked = [prompts[place] for place, texts in enumerate(candidates) for _ in texts]
+    asked = [messages for messages, texts in zip(prompts, candidates, strict=True) for _ in texts]
     said = [text for texts in candidates for text in texts]
     sequences, lengths = encode_answered(language_model.tokenizer, asked, said)
     scores = np.empty(len(sequences), dtype=np.float32)
@@ -140,8 +140,8 @@ def score_candidates(
                 scores[places] = _likelihood(run.output, hidden, targets, per_token=per_token)
                 if on_progress:
                     on_progress(len(places))
-    borders = np.cumsum([len(texts) for texts in candidates])[:-1]
-    return np.split(scores, borders)
+    stops = np.cumsum([len(texts) for texts in candidates], dtype=np.int64)
+    return [scores[stop - len(texts) : stop] for stop, texts in zip(stops, candidates, strict=True)]
 
 
 def _compare(

@@ -25,6 +25,7 @@ from tastemaker.models.prefix_tree import TREE_ATTENTION
 __all__ = ["block_attention", "tree_attention"]
 
 _LEAST, _MOST = 96, 256  # queries of a block, where branches allow
+_PLAIN_ONLY = ("cache", "position_bias", "softcap")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +50,15 @@ _plans: Any = WeakTensorKeyDictionary()  # the layers of a forward pass share on
 def tree_attention(causal: Any) -> Iterator[bool]:
     """Let a model attend block by block inside; whether it does.
 
-    A model on a GPU, or one that does not use PyTorch's attention, is left as it is.
+    A model on a GPU is left as it is, and so is one that does not use PyTorch's attention or does
+    not let go of it.
 
     Args:
         causal: A causal language model of transformers, without its adapter's wrapper.
     """
     before = getattr(causal.config, "_attn_implementation", None)
-    if causal.device.type != "cpu" or before != "sdpa":
+    switches = before == "sdpa" and causal._can_set_attn_implementation()
+    if causal.device.type != "cpu" or not switches:
         yield before == TREE_ATTENTION  # as it is where a training checks itself
         return
     ALL_ATTENTION_FUNCTIONS.register(TREE_ATTENTION, block_attention)
@@ -86,17 +89,17 @@ def block_attention(
         module: The attention layer.
         query: [B, heads, L, width].
         key: [B, key heads, L, width].
-        value: [B, key heads, L, width].
+        value: [B, key heads, L, value width].
         attention_mask: [B, 1, L, L], added to scores; anything else goes to PyTorch's attention.
         scaling: Of the scores; one by the root of the width when None.
         dropout: Of attention weights; where there is any, PyTorch's attention does it.
-        others: For PyTorch's attention.
+        others: For PyTorch's attention, which is left to do what needs more than a mask.
 
     Returns:
-        [B, L, heads, width], and no weights.
+        [B, L, heads, value width], and no weights.
     """
-    trees = attention_mask is not None and attention_mask.is_floating_point()
-    if attention_mask is None or not trees or dropout or query.shape[-2] != key.shape[-2]:
+    more = dropout or any(others.get(name) is not None for name in _PLAIN_ONLY)
+    if attention_mask is None or more or not _is_of_trees(attention_mask, query, key):
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
         found: tuple[Tensor, None] = plain(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
@@ -111,10 +114,16 @@ def block_attention(
     return torch.stack(rows), None
 
 
+def _is_of_trees(mask: Tensor, query: Tensor, key: Tensor) -> bool:
+    rows, _, length, _ = query.shape
+    square = mask.shape == (rows, 1, length, length) and key.shape[-2] == length
+    return mask.is_floating_point() and square
+
+
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[_Block], scale: float
 ) -> Tensor:
-    """[L, heads, width] of one row."""
+    """[L, heads, value width] of one row."""
     heads, _, width = query.shape
     groups = key.shape[0]
     shared = heads // groups
@@ -133,7 +142,7 @@ def _attend(
         summed = torch.bmm(weights, values)
         if weights.dtype != scores.dtype:  # rounded weights no longer add up to 1
             summed = summed / weights.detach().sum(-1, keepdim=True, dtype=scores.dtype)
-        found.append(summed.to(values.dtype).view(heads, size, width))
+        found.append(summed.to(values.dtype).view(heads, size, -1))
     return torch.cat(found, dim=1).transpose(0, 1)
 
 

@@ -57,8 +57,23 @@ def test_unquoted_dates(recipe: Path) -> None:
 
 
 def test_packaged_recipes_load() -> None:
-    for path in (package_root() / "examples").glob("*.yaml"):
-        assert load_recipe(path).name == path.stem
+    found = {path.stem: load_recipe(path) for path in (package_root() / "examples").glob("*.yaml")}
+    assert {"instructions", "own_tables", "quickstart", "streaming", "tallrec"} <= found.keys()
+    assert all(recipe.name == name for name, recipe in found.items())
+    stream = found["streaming"]
+    assert (stream.tune.rows, stream.tune.shots, stream.build.anchor) == ("streamed", None, 20)
+    assert found["tallrec"].tune.instruction_tuning is None
+
+
+def test_what_the_tallrec_recipe_offers_in_comments_is_allowed(tmp_path: Path) -> None:
+    text = (package_root() / "examples" / "tallrec.yaml").read_text()
+    begin = text.index("  # instruction_tuning:")
+    offered, rest = text[begin:].split("\n\n", 1)
+    bare = "\n".join(line.replace("  # ", "  ", 1) for line in offered.split("\n"))
+    (tmp_path / "tallrec.yaml").write_text(f"{text[:begin]}{bare}\n\n{rest}")
+    first = load_recipe(tmp_path / "tallrec.yaml").tune.instruction_tuning
+    assert first is not None
+    assert first.data == str(tmp_path / "alpaca_data.json")
 
 
 def test_set_overrides_and_keeps_the_rest(recipe: Path) -> None:

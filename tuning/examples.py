@@ -59,7 +59,13 @@ class Examples:
 
 
 def encode_examples(
-    rows: datasets.Dataset, name: str, *, tokenizer: Any, limit: int, context: int | None
+    rows: datasets.Dataset,
+    name: str,
+    *,
+    tokenizer: Any,
+    limit: int,
+    context: int | None,
+    leave_out_long: bool = False,
 ) -> Examples:
     """Tokenize answered prompts by the chat template of the tokenizer.
 
@@ -69,6 +75,7 @@ def encode_examples(
         tokenizer: Of the model.
         limit: Tokens of an example at most.
         context: Tokens the model can read; None when it does not say.
+        leave_out_long: Whether longer examples are left out instead of refused, unless all are.
 
     Raises:
         DataError: missing columns, no rows, or an example longer than `limit` or `context`.
@@ -85,10 +92,16 @@ def encode_examples(
         sequences.extend(np.array(ids, dtype=np.int32) for ids in whole)
         starts.extend(lengths)
     sizes = np.array([len(ids) for ids in sequences], dtype=np.int64)
-    _check_lengths(sizes, name, limit=limit, context=context)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    kept = np.arange(len(sizes))
+    if leave_out_long and (sizes <= min(limit, context or limit)).any():
+        kept = np.flatnonzero(sizes <= min(limit, context or limit))
+    _check_lengths(sizes[kept], name, limit=limit, context=context)
+    labels = _labels(rows)
     return Examples(
-        np.concatenate(sequences), offsets, np.array(starts, dtype=np.int64), _labels(rows)
+        np.concatenate([sequences[place] for place in kept]),
+        np.concatenate([[0], np.cumsum(sizes[kept])]),
+        np.array(starts, dtype=np.int64)[kept],
+        None if labels is None else labels[kept],
     )
 
 

@@ -83,6 +83,7 @@ class TuneResult:
         best_valid_loss: Mean loss per answer token there.
         best_valid_auc: AUC of the log-odds there; None without labels of both kinds.
         logit_difference: Largest difference of logits after reloading.
+        left_out: Training examples longer than allowed, where these may be left out.
         tokens: Tokens of the training examples, and after merging shared beginnings.
         micro_batch: Rows of a forward pass.
         gradient_checkpointing: Whether activations were computed twice.
@@ -98,6 +99,7 @@ class TuneResult:
     best_valid_loss: float
     best_valid_auc: float | None
     logit_difference: float
+    left_out: int
     tokens: tuple[int, int]
     micro_batch: int
     gradient_checkpointing: bool

@@ -26,7 +26,8 @@ def check_tracker(name: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if name in _PLACES and importlib.util.find_spec(name) is None:
+    found = importlib.util.find_spec(name) if name in _PLACES else None
+    if name in _PLACES and (found is None or found.origin is None):  # a folder is no package
         raise UserError(
             f"tune.tracker is {name}, but the package {name} is not installed.",
             allowed=f"none, {', '.join(_PLACES)}",

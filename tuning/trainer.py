@@ -21,6 +21,7 @@ from trl import SFTTrainer
 from tastemaker.errors import StageError
 from tastemaker.eval.metrics import auc
 from tastemaker.models.hidden_states import HiddenStates, evaluating
+from tastemaker.models.mixed_precision import half_products
 from tastemaker.models.training import seal_checkpoint
 from tastemaker.tuning.answer_head import AnswerHead
 from tastemaker.tuning.examples import Examples
@@ -42,8 +43,9 @@ class AnswerTrainer(SFTTrainer):
     ) -> None:
         super().__init__(**arguments)
         self._valid, self._choices = valid, choices
-        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        self._head = AnswerHead(inner)
+        peft = isinstance(self.model, PeftModel)
+        self._causal = self.model.get_base_model() if peft else self.model
+        self._head = AnswerHead(self._causal)
 
     def compute_loss(
         self,
@@ -109,7 +111,8 @@ class AnswerTrainer(SFTTrainer):
         total, count = 0.0, 0
         scores: list[tuple[int, float]] = []
         with evaluating(model), torch.inference_mode():
-            run = HiddenStates(model, sequences, wanted, share=True, batch_tokens=2048)
+            with half_products(self._causal):  # it is added up in float32 while it is trained
+                run = HiddenStates(model, sequences, wanted, share=True, batch_tokens=2048)
             for found, hidden in run:
                 targets = [token for one in found for token in sequences[one][starts[one] :]]
                 states = torch.cat(hidden)

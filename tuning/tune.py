@@ -23,10 +23,11 @@ import torch
 from peft import PeftModel
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
 from tastemaker import processes
-from tastemaker.errors import DataError
+from tastemaker.errors import DataError, UserError
 from tastemaker.models.adapters import base_identity
 from tastemaker.models.conversations import answer_tokens
 from tastemaker.models.language import LanguageModel, best_dtype, quiet_loading
@@ -54,6 +55,7 @@ class _Parts:
     train: Examples
     valid: Examples
     rows: Rows
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def tune(
     seed: int,
     choices: tuple[str, str] | None = None,
     adapter: Path | None = None,
+    leave_out_long: bool = False,
     logs: Path | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> TuneResult:
@@ -93,6 +96,7 @@ def tune(
         seed: Of the new adapter's weights, the order of examples and dropout.
         choices: The positive and the negative answer, for the validation AUC.
         adapter: Go on from this one, in the shape it has.
+        leave_out_long: Whether examples longer than allowed are left out instead of refused.
         logs: Folder for a tracker's files.
         on_step: Called with the number of newly finished steps.
 
@@ -101,15 +105,13 @@ def tune(
         result is complete.
 
     Raises:
-        DataError: missing columns, an empty part, an example longer than allowed, or an AUC asked
-            for where labels are of one kind only.
-        UserError: no chat template, an adapter for another base, or too little memory.
-        StageError: the loss became NaN or infinite.
-        SaveCheckError: what was saved gives other logits when read back.
+        UserError: what `encode_examples`, `trainable` or `micro_batch` refuse, an AUC asked for
+            where labels are of one kind only, or shared rows where examples cannot be kept apart.
+        StageError: the loss is no number, or what was saved gives other logits when read back.
     """
     started = time.perf_counter()
     base = fresh()
-    parts = _encode(base, train, valid, settings, seed=seed)
+    parts = _encode(base, train, valid, settings, seed=seed, leave_out_long=leave_out_long)
     metric = _metric(settings, parts.valid, choices)
     model = trainable(base, kind=settings.kind, shape=settings.lora, adapter=adapter, seed=seed)
     with _prepared(model) as ready, tracking(settings.tracker, logs):
@@ -120,14 +122,7 @@ def tune(
         trainer = _trainer(base, model, parts, settings, args=args, ready=ready, choices=choices)
         trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))
         _train(trainer, scratch)
-    difference = 0.0
-    if processes.is_main():
-        # Without the rounding of products that training put around its forward pass.
-        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        with quiet_loading():
-            _save(trained, base, out)
-        probes = [_question(parts.valid, place) for place in range(min(2, len(parts.valid)))]
-        difference = check_save(trained, out, fresh=fresh, probes=probes)
+    difference = _keep(trainer, base, parts.valid, fresh=fresh, out=out)
     result = _result(trainer, parts, cut, metric=metric, difference=difference, started=started)
     if processes.is_main():
         _record(result, base, settings, out)
@@ -139,7 +134,7 @@ def _prepared(model: Any) -> Iterator[_Ready]:
     """The model as it is fastest and most exact to train; as it was, afterwards."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     with (
-        _without_bars(),
+        _quietly(),
         quiet_loading(),
         float32_residuals(causal) as mixed,
         tree_attention(causal) as by_block,
@@ -157,7 +152,14 @@ def _trainer(
     ready: _Ready,
     choices: tuple[str, str] | None,
 ) -> AnswerTrainer:
-    merged = ready.by_block and attends_fully(ready.causal, int(parts.train.lengths.max()))
+    follows = attends_fully(ready.causal, int(parts.train.lengths.max()))
+    if settings.rows != "single" and not follows:
+        raise UserError(
+            f"tune.rows {settings.rows} needs a model whose tokens can attend to any tokens "
+            f"before them; {base.name} cannot.",
+            remedy="Set tune.rows to single.",
+        )
+    merged = ready.by_block and follows
     if merged:
         args.train_sampling_strategy = "random"  # nothing is padded, whatever stands together
     trainer = AnswerTrainer(
@@ -190,16 +192,22 @@ def _encode(
     settings: TuneSettings,
     *,
     seed: int,
+    leave_out_long: bool = False,
 ) -> _Parts:
     context = getattr(base.model.config, "max_position_embeddings", None)
     found = [
         encode_examples(
-            rows, name, tokenizer=base.tokenizer, limit=settings.max_length, context=context
+            rows,
+            name,
+            tokenizer=base.tokenizer,
+            limit=settings.max_length,
+            context=context,
+            leave_out_long=leave_out_long,
         )
         for rows, name in ((train, "train"), (valid, "validation"))
     ]
     rows = rows_of(found[0], settings.rows, limit=settings.row_tokens, seed=seed)
-    return _Parts(found[0], found[1], rows)
+    return _Parts(found[0], found[1], rows, len(train) - len(found[0]))
 
 
 def _metric(settings: TuneSettings, valid: Examples, choices: tuple[str, str] | None) -> str:
@@ -279,6 +287,7 @@ def _arguments(
         greater_is_better=metric == "auc",
         restore_callback_states_from_checkpoint=True,
         logging_steps=1,
+        log_level="error",
         logging_nan_inf_filter=False,  # or a loss that is no number would be hidden from the log
         report_to=settings.tracker,
         disable_tqdm=True,
@@ -303,12 +312,33 @@ def _train(trainer: AnswerTrainer, scratch: Path) -> None:
     trainer._load_best_model()
 
 
+def _keep(
+    trainer: AnswerTrainer,
+    base: LanguageModel,
+    valid: Examples,
+    *,
+    fresh: Callable[[], LanguageModel],
+    out: Path,
+) -> float:
+    """Save and read back, in the main process; the largest difference of logits."""
+    if not processes.is_main():
+        return 0.0
+    # Without the rounding of products that training put around its forward pass.
+    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    with quiet_loading():
+        _save(trained, base, out)
+    probes = [_question(valid, place) for place in range(min(2, len(valid)))]
+    return check_save(trained, out, fresh=fresh, probes=probes)
+
+
 def _save(model: Any, base: LanguageModel, out: Path) -> None:
     """Adapter or model as safetensors; the folder of the base is named, not shown."""
     config = getattr(model, "peft_config", {}).get("default")
     if config is not None:
         config.base_model_name_or_path = base.name
-    model.save_pretrained(str(out), safe_serialization=True)
+    # PEFT would look the base up by its name, in the network too, to see whether tokens were added.
+    more = {} if config is None else {"save_embedding_layers": False}
+    model.save_pretrained(str(out), safe_serialization=True, **more)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's is empty; ours comes from the method
     if config is None:
         base.tokenizer.save_pretrained(str(out))
@@ -339,6 +369,7 @@ def _result(
         best_valid_loss=float(check["eval_loss"]),
         best_valid_auc=check.get("eval_auc"),
         logit_difference=difference,
+        left_out=parts.left_out,
         tokens=(int(parts.train.offsets[-1]), int(np.sum(parts.rows.lengths))),
         micro_batch=cut.rows,
         gradient_checkpointing=cut.checkpointing,
@@ -370,11 +401,13 @@ def _curve(history: Sequence[dict[str, Any]]) -> tuple[dict[str, float], ...]:
 
 
 @contextmanager
-def _without_bars() -> Any:
+def _quietly() -> Iterator[None]:
     was_enabled = datasets.utils.logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()  # a trainer sets it for the whole process
     datasets.disable_progress_bars()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if was_enabled:
             datasets.enable_progress_bars()

@@ -123,6 +123,14 @@ def test_learns_saves_and_reloads(fresh: Fresh, folder: Path, tmp_path: Path) ->
     ]
 
 
+def test_learns_in_half_precision(folder: Path, tmp_path: Path) -> None:
+    half = partial(load_language_model, str(folder), dtype=torch.bfloat16, device="cpu")
+    result = run(half, tmp_path, settings={"learning_rate": 0.02})
+    assert losses(result)[-1] < 0.8 * losses(result)[0]
+    assert result.best_valid_auc is not None
+    assert result.logit_difference == 0
+
+
 def test_the_validation_figures_are_those_of_the_scorer(fresh: Fresh, tmp_path: Path) -> None:
     valid = examples(6, words=1)
     result = run(fresh, tmp_path, valid=valid, settings={"epochs": 1, "metric": "loss"})
@@ -374,3 +382,15 @@ def test_unknown_layers_are_refused(fresh: Fresh, tmp_path: Path) -> None:
     shape = replace(SHAPE, target_modules=("q_proj", "query"))
     with pytest.raises(UserError, match=r"no layer query[^\0]*q_proj"):
         run(fresh, tmp_path, settings={"lora": shape})
+
+
+@pytest.mark.parametrize("rows", ["packed", "streamed"])
+def test_shared_rows_need_a_model_that_keeps_them_apart(
+    fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    monkeypatch.setattr(tune_module, "attends_fully", lambda *_: False)  # as of a sliding window
+    with pytest.raises(
+        UserError, match=rf"tune.rows {rows} needs a model[^\0]*tune.rows to single"
+    ):
+        run(fresh, tmp_path, settings={"rows": rows})
+    run(fresh, tmp_path, settings={"epochs": 1})

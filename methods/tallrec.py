@@ -44,7 +44,7 @@ __all__ = ["METHOD"]
 
 def _tune_stage(recipe: Recipe) -> Stage:
     """Stage `tune`: a low-rank adapter trained on K instructions."""
-    return tune_stage(recipe, choices=_choices(recipe))
+    return tune_stage(recipe, choices=lambda: _choices(recipe))
 
 
 def models(recipe: Recipe) -> tuple[str, str]:

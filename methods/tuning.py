@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,18 +42,21 @@ from tastemaker.tuning.weights import check_kind, quantisation
 
 __all__ = ["check_tune", "load_model", "tune_stage", "tuned_folder"]
 
+Choices = Callable[[], tuple[str, str] | None]
+
 _FIRST = "instruction_tuned"
 _TEXTS = ("instruction", "input", "output", "system")
 _UNTUNED = frozenset({"tracker"})  # changes nothing in what is trained
 _SETTINGS = frozenset(TuneSettings.__dataclass_fields__) - {"lora"}
 
 
-def tune_stage(recipe: Recipe, *, choices: tuple[str, str] | None) -> Stage:
+def tune_stage(recipe: Recipe, *, choices: Choices) -> Stage:
     """Stage `tune`: an adapter, or a whole model, trained on the built instructions.
 
     Args:
         recipe: Section `tune`.
-        choices: The positive and the negative answer, where all templates share them.
+        choices: Gives the positive and the negative answer, or None where templates share none;
+            asked when the stage runs, since a recipe may only be built.
     """
     config = recipe.tune
     sources = _adapter_files(config.adapter)
@@ -62,7 +65,7 @@ def tune_stage(recipe: Recipe, *, choices: tuple[str, str] | None) -> Stage:
     return Stage(
         name="tune",
         needs=("build",),
-        run=lambda space: _run(config, space, choices),
+        run=lambda space: _run(config, space, choices()),
         config=config.model_dump(mode="json", exclude=set(_UNTUNED)),
         sources=tuple(sources),
         distributed=True,

@@ -143,9 +143,22 @@ def against_trl(split: Split, folder: Path, *, rounds: int, steps: int) -> list[
         / statistics.median(second for clock in found for second in clock.seconds)
         for name, found in clocks.items()
     }
-    pairs = list(zip(clocks["ours"][0].losses, clocks["theirs"][0].losses, strict=True))
-    apart = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
+    pairs, apart = curves(clocks["ours"][0], clocks["theirs"][0])
+    exact = run_ours(data, folder, dtype=torch.float32), run_trl(data, folder, bf16=False)
+    same, exactly = curves(*exact)
+    noise = [curves(clocks[name][0], exact[1])[1] for name in ("ours", "theirs")]
+    seconds = [statistics.median(clock.seconds) for clock in exact]
+    rates = [float(tokens) / steps / second for second in seconds]
     return [
+        {
+            "name": "the same in float32 on both sides",
+            "ours": round(rates[0], 1),
+            "theirs": round(rates[1], 1),
+            "ratio": round(rates[0] / rates[1], 2),
+            "unit": "tokens/s",
+            "note": f"losses {same[0][1]:.3f} → {same[-1][1]:.3f}, largest difference of a step "
+            f"{exactly:.4%}; one round",
+        },
         {
             "name": "LoRA steps against TRL's SFTTrainer with default settings",
             "ours": round(speed["ours"], 1),
@@ -154,12 +167,19 @@ def against_trl(split: Split, folder: Path, *, rounds: int, steps: int) -> list[
             "unit": "tokens/s",
             "note": f"SmolLM2-135M, batch {BATCH}, {tokens / len(data):.0f} tokens a prompt, "
             f"{steps} steps, {rounds} round(s), ours {base.model.dtype}; losses "
-            f"{pairs[0][1]:.3f} → {pairs[-1][1]:.3f}, largest difference of a step {apart:.2%}",
-        }
+            f"{pairs[0][1]:.3f} → {pairs[-1][1]:.3f}, largest difference of a step {apart:.2%}; "
+            f"from TRL in float32: ours {noise[0]:.2%}, theirs {noise[1]:.2%}",
+        },
     ]
 
 
-def run_trl(data: Dataset, folder: Path) -> Clock:
+def curves(ours: Clock, theirs: Clock) -> tuple[list[tuple[float, float]], float]:
+    """Both losses of each step, and the largest relative difference."""
+    pairs = list(zip(ours.losses, theirs.losses, strict=True))
+    return pairs, max(abs(one - other) / other for one, other in pairs)
+
+
+def run_trl(data: Dataset, folder: Path, *, bf16: bool | None = None) -> Clock:
     """TRL with the settings it has when nothing is set, on the same first adapter."""
     clock = Clock()
     trainer = SFTTrainer(
@@ -169,6 +189,7 @@ def run_trl(data: Dataset, folder: Path) -> Clock:
             per_device_train_batch_size=BATCH,
             learning_rate=RATE,
             num_train_epochs=1,
+            bf16=bf16,
             logging_steps=1,
             save_strategy="no",
             report_to="none",
@@ -193,10 +214,10 @@ def run_trl(data: Dataset, folder: Path) -> Clock:
     return clock
 
 
-def run_ours(data: Dataset, folder: Path) -> Clock:
+def run_ours(data: Dataset, folder: Path, *, dtype: torch.dtype | None = None) -> Clock:
     """The trainer of `tastemaker tune`, without its checks on validation examples."""
     clock = Clock()
-    base = load_language_model("smollm2")
+    base = load_language_model("smollm2", dtype=dtype)
     settings = TuneSettings(
         kind="lora",
         lora=SHAPE,

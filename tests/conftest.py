@@ -13,6 +13,7 @@ from hypothesis import settings
 from tastemaker.cli import main
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["LANGSMITH_TRACING"] = "false"
 # Two shared cores make single examples slow now and then; a deadline would only add noise.

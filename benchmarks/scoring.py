@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tastemaker.data.builtin.base import load_builtin
 from tastemaker.data.splits import Split
 from tastemaker.data.splitters import split_tables
 from tastemaker.eval.metrics import auc
+from tastemaker.models.adapters import with_adapter
 from tastemaker.models.conversations import answer_tokens
 from tastemaker.models.language import LanguageModel, best_dtype, load_language_model
 from tastemaker.models.scoring import score_candidates, score_yes_no
@@ -44,13 +46,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--adapter", type=Path, help="compare scores of this tuned model instead")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_language_model("smollm2", dtype=best_dtype(device, options.precision))
     split = movielens()
     users, rounds = (1, 1) if options.quick else (4, 3)
-    lines = [*speed(model, split, users, rounds)]
-    lines += agreement(split, 60 if options.quick else 400)
+    lines = [] if options.adapter else [*speed(model, split, users, rounds)]
+    lines += agreement(split, 60 if options.quick else 400, adapter=options.adapter)
     for line in lines:
         print(json.dumps(line) if options.json else f"{line['name']}: {line['ratio']}x  {line}")
 
@@ -110,16 +113,16 @@ def compare(
     ]
 
 
-def agreement(split: Split, count: int) -> list[dict[str, Any]]:
+def agreement(split: Split, count: int, *, adapter: Path | None) -> list[dict[str, Any]]:
     """How far scores are from one full prompt at a time in float32, and what AUC makes of it."""
     rows = np.random.default_rng(1).choice(split.test, size=count, replace=False)
     labels = split.tables.interactions["label"].to_numpy()[rows]
     prompts = rendered(split, Examples.of_rows(split.tables, rows))
-    plain = load_language_model("smollm2", dtype=torch.float32)
+    plain = loaded(torch.float32, adapter)
     naive = np.array([one_by_one(plain, [prompt])[0] for prompt in prompts])
     lines = []
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        scores = score_yes_no(load_language_model("smollm2", dtype=dtype), prompts)
+        scores = score_yes_no(loaded(dtype, adapter), prompts)
         pair = [auc(values.astype(np.float64), labels) for values in (scores, naive)]
         apart = np.abs(scores - naive)
         lines.append(
@@ -134,6 +137,12 @@ def agreement(split: Split, count: int) -> list[dict[str, Any]]:
             }
         )
     return lines
+
+
+def loaded(dtype: torch.dtype, adapter: Path | None) -> LanguageModel:
+    """SmolLM2, with an adapter on it if there is one."""
+    model = load_language_model("smollm2", dtype=dtype)
+    return with_adapter(model, adapter) if adapter else model
 
 
 def rendered(split: Split, examples: Examples) -> list[Any]:

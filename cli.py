@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "Run a recipe up to its tuned adapter.",
     "merge": "Write the tuned model of a run as one plain folder.",
     "reason": "Run a recipe up to its generated knowledge.",
+    "knowledge": "List, show, move and prune generated knowledge.",
     "encode": "Run a recipe up to its knowledge vectors.",
     "train": "Run a recipe up to its trained recommenders.",
     "evaluate": "Run a recipe up to its comparison.",

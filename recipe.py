@@ -16,15 +16,18 @@ from pydantic import BaseModel, Field, ValidationError
 from tastemaker.errors import RecipeError, UnknownNameError, nearest
 from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_data import Config, DataConfig
+from tastemaker.recipe_reason import CollectiveConfig, PriceConfig, ReasonConfig
 from tastemaker.recipe_tune import InstructionTuningConfig, LoraConfig, TuneConfig
 
 __all__ = [
     "BuildConfig",
+    "CollectiveConfig",
     "EncodeConfig",
     "EvaluateConfig",
     "InstructionTuningConfig",
     "KnowledgeConfig",
     "LoraConfig",
+    "PriceConfig",
     "ReasonConfig",
     "Recipe",
     "TrainConfig",
@@ -33,28 +36,14 @@ __all__ = [
 ]
 
 
-class ReasonConfig(Config):
-    """KAR's two prompts through a chat model."""
-
-    model: str = Field("local:smollm2", description="provider:model")
-    base_url: str | None = None
-    user_template: str = "kar/user_movies"
-    item_template: str = "kar/item_movies"
-    factors: tuple[str, ...] = Field((), description="empty: the list the templates carry")
-    history_cap: int = Field(
-        10, gt=0, description="oldest events shown; KAR: 30 (ML-1M), 15 (Amazon)"
-    )
-    max_users: int | None = Field(None, gt=0)
-    max_items: int | None = Field(None, gt=0)
-    max_tokens: int = Field(64, gt=0)
-    temperature: float = Field(0.0, ge=0)
-    batch_size: int = Field(64, gt=0)
-
-
 class EncodeConfig(Config):
     """Text to vectors."""
 
-    encoder: str = "minilm"
+    encoder: str = Field("minilm", description="or a folder, a hub id, hashing:64, openai:MODEL")
+    pooling: Literal["mean", "cls", "last", "first_last", "weighted"] | None = Field(
+        None, description="of a plain Hugging Face model; KAR: mean"
+    )
+    base_url: str | None = Field(None, description="of an OpenAI-compatible server")
     batch_size: int = Field(64, gt=0)
     dtype: Literal["float32", "float16"] = "float32"
 

@@ -28,6 +28,7 @@ from tastemaker import processes
 from tastemaker.errors import BusyError, StageError, UserError
 
 __all__ = [
+    "Advance",
     "Manifest",
     "Reporter",
     "Run",
@@ -54,13 +55,20 @@ _RECORDED = (
 )
 
 
+class Advance(Protocol):
+    """Adds to the number of finished units."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Add `done` units; `note` says more about all that has been done, in a few words."""
+
+
 class Reporter(Protocol):
     """Where a stage tells its user what is going on."""
 
     def line(self, text: str) -> None:
         """Show one line."""
 
-    def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Show progress; the yielded function adds to the number of finished units."""
 
 
@@ -71,9 +79,9 @@ class Silent:
         """Ignore `text`."""
 
     @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def track(self, label: str, total: int) -> Iterator[Advance]:
         """Yield a function that does nothing."""
-        yield lambda _: None
+        yield lambda done, note="": None
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,20 @@ class BatchedChatModel(BaseChatModel):
 
     @abstractmethod
     def answer_many(
-        self, conversations: Sequence[Conversation], *, stop: Sequence[str] | None = None
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
     ) -> list[AIMessage]:
         """One answer per conversation, in their order.
 
         Args:
             conversations: Messages of each, the last one to be answered.
             stop: An answer ends before the first of these strings.
+            seed: Of the draws of this call; the model's own when None.
+            temperature: Of this call, likewise.
         """
 
     def batch(
@@ -45,7 +52,7 @@ class BatchedChatModel(BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer all inputs together; see `Runnable.batch`. Of `kwargs` only `stop` has a meaning.
+        """Answer all inputs together; see `Runnable.batch`, and `answer_many` for `kwargs`.
 
         A failure is that of the whole batch: it is raised, or returned in every place.
         """
@@ -54,7 +61,7 @@ class BatchedChatModel(BaseChatModel):
         conversations = [self._convert_input(one).to_messages() for one in inputs]
         runs = self._start_runs(conversations, get_config_list(config, len(inputs)))
         try:
-            answers = self.answer_many(conversations, stop=kwargs.get("stop"))
+            answers = self.answer_many(conversations, **kwargs)
         except BaseException as error:
             for run in runs:
                 run.on_llm_error(error, response=LLMResult(generations=[]))

@@ -37,6 +37,7 @@ class LocalChatModel(BatchedChatModel):
         max_tokens: New tokens per answer at most.
         temperature: 0 takes the likeliest token; above 0 draws from the seeded distribution, and an
             answer then depends on the other questions of its batch.
+        top_p: Draw from the likeliest tokens that together have this probability; 1 for all.
         batch_size: Conversations per forward pass.
         seed: Of the draws.
         share_prefix: Encode the common beginning of a batch once.
@@ -45,6 +46,7 @@ class LocalChatModel(BatchedChatModel):
     language_model: Any = Field(exclude=True, repr=False)
     max_tokens: int = Field(gt=0)
     temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
     batch_size: int = Field(64, gt=0)
     seed: int = 0
     share_prefix: bool = True
@@ -59,11 +61,17 @@ class LocalChatModel(BatchedChatModel):
             "model": self.language_model.name,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
+            "top_p": self.top_p,
             "seed": self.seed,
         }
 
     def answer_many(
-        self, conversations: Sequence[Conversation], *, stop: Sequence[str] | None = None
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
     ) -> list[AIMessage]:
         """One answer per conversation, in their order.
 
@@ -77,10 +85,12 @@ class LocalChatModel(BatchedChatModel):
         answers: list[AIMessage | None] = [None] * len(prompts)
         # Longest first: a batch that does not fit into memory fails at once, not at the end.
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-        with _seeded(self.seed if self.temperature > 0 else None), torch.inference_mode():
+        heat = self.temperature if temperature is None else temperature
+        chance = self.seed if seed is None else seed
+        with _seeded(chance if heat > 0 else None), torch.inference_mode():
             for start in range(0, len(order), self.batch_size):
                 places = order[start : start + self.batch_size]
-                generated = self._generate_batch([prompts[place] for place in places])
+                generated = self._generate_batch([prompts[place] for place in places], heat)
                 for place, tokens in zip(places, generated, strict=True):
                     answers[place] = self._message(prompts[place], tokens, stop=stop or ())
         return [answer for answer in answers if answer is not None]
@@ -114,12 +124,12 @@ class LocalChatModel(BatchedChatModel):
                 remedy="Show a shorter history or ask for fewer tokens.",
             )
 
-    def _generate_batch(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def _generate_batch(self, prompts: Sequence[list[int]], temperature: float) -> list[list[int]]:
         """New tokens of each prompt, the end token included when it came."""
         tokenizer, model = self.language_model.tokenizer, self.language_model.model
         ends = _end_tokens(self.language_model)
         inputs, mask, shared = _aligned(prompts, pad=tokenizer.pad_token_id)
-        draws = {"do_sample": True, "temperature": self.temperature}
+        draws = {"do_sample": True, "temperature": temperature, "top_p": self.top_p, "top_k": 0}
         generated = model.generate(
             input_ids=inputs.to(model.device),
             attention_mask=mask.to(model.device),
@@ -127,7 +137,7 @@ class LocalChatModel(BatchedChatModel):
             max_new_tokens=self.max_tokens,
             eos_token_id=sorted(ends),
             pad_token_id=tokenizer.pad_token_id,
-            **(draws if self.temperature > 0 else {"do_sample": False}),
+            **(draws if temperature > 0 else {"do_sample": False}),
         )
         return [_until_end(row, ends) for row in generated[:, inputs.shape[1] :].tolist()]
 

@@ -1,361 +1,447 @@
-"""KAR's knowledge: questions about users and items, and their answers from any chat model.
+"""Reasoning chains: from a question about a user, an item or a group to one text about it.
 
-KAR (Xi et al., RecSys 2024) §2 shows the language model only the oldest part of a history and
-recommends from what follows, so no target is ever inside a prompt. Each question remembers the time
-of the last event it shows; its answer may be used for later targets alone.
+Each chain is a LangChain runnable from `Question` to `Reasoned`. Its `batch` asks step by step for
+all inputs together, so that a local model gets real batches and a remote one works concurrently;
+the asker behind it keeps every answer and asks nothing twice.
+
+* `Single`: one prompt that lists what to consider (KAR's factorisation prompting, §2).
+* `Stepwise`: one question per factor, then a synthesis that sees the partial answers, for models
+  that answer sub-questions but fail the compound one (KAR's "compositional gap").
+* `Profile`: item profiles first, user profiles from them (RLMRec §3.2).
+* `Verified`: any of them, its claims checked against the catalogue.
 """
 
 from __future__ import annotations
 
-import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Protocol
 
-import numpy as np
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from numpy.typing import ArrayLike
+from langchain_core.runnables import Runnable, RunnableConfig
 
-from tastemaker.agents.knowledge import (
-    Knowledge,
-    KnowledgeStore,
-    Message,
-    request_key,
-    without_credentials,
-)
-from tastemaker.data.history import Histories
-from tastemaker.data.tables import Tables
-from tastemaker.errors import StageError, TastemakerError, UserError
-from tastemaker.prompts.catalogue import Catalogue
-from tastemaker.prompts.fields import FIELDS
-from tastemaker.prompts.render import article_first, display_titles, plain, profiles
+from tastemaker.agents.answers import json_object
+from tastemaker.agents.asking import Outcome, Request, Tally
+from tastemaker.agents.knowledge import Failure, Knowledge, Message
+from tastemaker.agents.questions import Question
+from tastemaker.agents.verification import Facts, without
+from tastemaker.errors import UserError
+from tastemaker.prompts.render import plain
 from tastemaker.prompts.template import Template
-from tastemaker.stage import Reporter
+from tastemaker.stage import digest
 
-__all__ = ["Question", "answer", "encoder_text", "item_questions", "user_questions"]
+__all__ = [
+    "Asks",
+    "Chain",
+    "Profile",
+    "Reasoned",
+    "Single",
+    "Stepwise",
+    "Verified",
+    "encoder_text",
+    "messages_of",
+]
 
-_USER_FIELDS = ("profile", "rated_history", "factors")
-_ITEM_FIELDS = ("title", "factors")
-_CONCURRENT = 16  # requests to a remote service at a time
+Templates = Mapping[str, Template]  # by kind of question
+ReadAnswer = Callable[[str], str]
+CONTRADICTED = "contradicted"
+
+
+class Asks(Protocol):
+    """What answers requests: `agents.asking.Asker` or `agents.batch_api.BatchAsker`."""
+
+    tally: Tally
+
+    def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """One outcome per request, in their order."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a chat model is asked about one user or item.
+class Reasoned:
+    """What a chain made of a question.
 
     Attributes:
-        kind: What it is about.
-        entity: Dense id.
-        entity_id: External id as text.
-        messages: `{"role", "content"}` each.
-        cut_time: Unix second of the last event shown; the answer must serve only targets strictly
-            later. None for items, whose text depends on no event.
-        events: Interaction rows shown, oldest first.
-        chain: Name of the template.
+        question: The question.
+        text: What was found out; empty when it failed.
+        outcomes: What each request ended in, the last one giving the text.
+        reason: Why there is no text; empty when there is one.
+        dropped: Sentences that contradicted the catalogue and were left out.
     """
 
-    kind: Literal["user", "item"]
-    entity: int
-    entity_id: str
-    messages: tuple[Message, ...]
-    cut_time: int | None
-    events: tuple[int, ...]
-    chain: str = ""
+    question: Question
+    text: str
+    outcomes: tuple[Outcome, ...]
+    reason: str = ""
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> Outcome:
+        """The last request's outcome."""
+        return self.outcomes[-1]
 
 
-def user_questions(
-    tables: Tables,
-    histories: Histories,
-    *,
-    template: Template,
-    users: ArrayLike,
-    cap: int,
-    factors: Sequence[str] = (),
-) -> list[Question]:
-    """What each user's oldest events say about their taste.
+class Chain(Runnable[Question, Reasoned]):
+    """Base of all chains; a subclass defines `templates`, `about` and `reason`."""
 
-    Of a user's n events in `histories` the oldest N = min(⌊(n + 1) / 2⌋, cap) are shown (KAR §2).
-    When the cut would part events of one second, all of them are left out, so that every remaining
-    event is strictly later than `cut_time`. Users who have nothing left to show get no question.
-    How many events are shown depends on how many came later (which ones does not); an index of the
-    training part alone avoids even that.
+    @property
+    @abstractmethod
+    def templates(self) -> Sequence[Template]:
+        """All templates it renders."""
+
+    @abstractmethod
+    def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
+        """One result per question, in their order."""
+
+    @property
+    def version(self) -> str:
+        """Digest of the templates: another wording is another version."""
+        return digest([template.source for template in self.templates])[:12]
+
+    @abstractmethod
+    def of(self, kind: str) -> Sequence[Template]:
+        """The templates that questions of a kind need values for."""
+
+    def invoke(
+        self, input: Question, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Reasoned:
+        """Reason about one question."""
+        return self.reason([input])[0]
+
+    def batch(
+        self,
+        inputs: list[Question],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Reasoned]:
+        """Reason about all questions, each step for all of them together.
+
+        What goes wrong with single requests is in the results; what ends a job is raised.
+        """
+        return self.reason(inputs)
+
+
+class Single(Chain):
+    """One prompt per question.
 
     Args:
-        tables: Users, items and interactions.
-        histories: Index over the interactions of `tables`.
-        template: Of the fields `profile`, `rated_history` and `factors`.
-        users: int [n], dense ids.
-        cap: Most events shown; KAR: 30 (ML-1M), 15 (Amazon).
-        factors: What to consider; the template's own list when empty.
-
-    Raises:
-        UserError: the template needs other fields.
+        asker: Answers.
+        templates: Kind of question → template.
+        keys: Keys of the JSON object that is wanted; empty for plain text.
+        read: Makes the text from an answer.
     """
-    known = _known_fields(template, _USER_FIELDS)
-    wanted = np.asarray(users, dtype=np.int64)
-    totals = histories.oldest(wanted, counts=np.full(len(wanted), len(histories))).lengths
-    past = histories.oldest(wanted, counts=np.minimum((totals + 1) // 2, cap))
-    titles, phrases, events = _titles(tables), profiles(tables), tables.interactions[past.events]
-    shown = [titles[item] for item in events["item"]]
-    stars = [f"{rating:g}" for rating in events["rating"]]
-    questions = []
-    for place, user in enumerate(wanted.tolist()):
-        start, stop = past.offsets[place : place + 2].tolist()
-        if start == stop:
-            continue
-        values = {
-            "profile": phrases[user],
-            "rated_history": list(zip(shown[start:stop], stars[start:stop], strict=True)),
-            "factors": _factors(template, factors),
-        }
-        questions.append(
-            Question(
-                kind="user",
-                entity=user,
-                entity_id=str(tables.users["user_id"][user]),
-                messages=_messages(template, values, known),
-                cut_time=int(events["time"][stop - 1]),
-                events=tuple(past[place].tolist()),
-                chain=template.name,
-            )
-        )
-    return questions
-
-
-def item_questions(
-    tables: Tables, *, template: Template, items: ArrayLike, factors: Sequence[str] = ()
-) -> list[Question]:
-    """What is known about each item, from its title alone.
-
-    Args:
-        tables: Gives the titles.
-        template: Of the fields `title` and `factors`, and of columns of the items.
-        items: int [n], dense ids.
-        factors: Attributes to describe; the template's own list when empty.
-
-    Raises:
-        UserError: the template needs other fields.
-    """
-    columns = _item_columns(tables, template)
-    known = _known_fields(template, (*_ITEM_FIELDS, *columns))
-    titles = _titles(tables)
-    listed = _factors(template, factors)
-    return [
-        Question(
-            kind="item",
-            entity=item,
-            entity_id=str(tables.items["item_id"][item]),
-            messages=_messages(
-                template,
-                {
-                    "title": titles[item],
-                    "factors": listed,
-                    **{name: values[item] for name, values in columns.items()},
-                },
-                known,
-            ),
-            cut_time=None,
-            events=(),
-            chain=template.name,
-        )
-        for item in np.asarray(items, dtype=np.int64).tolist()
-    ]
-
-
-def answer(
-    questions: Sequence[Question],
-    model: BaseChatModel,
-    store: KnowledgeStore,
-    *,
-    model_name: str,
-    params: Mapping[str, Any],
-    batch_size: int,
-    report: Reporter,
-    base_url: str | None = None,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> list[Knowledge]:
-    """Answers to the questions; asks only what the store does not know yet.
-
-    Each batch is stored as soon as it is answered, so an interrupted call goes on where it stopped.
-    An empty answer is asked for once more, then left out. When requests of a batch fail, the others
-    of that batch are stored first.
-
-    Args:
-        questions: In any order; equal messages are asked once.
-        model: Answers them.
-        store: Where answers are kept.
-        model_name: `provider:model`, part of the address of an answer.
-        params: Generation parameters, likewise; they must hold no keys.
-        batch_size: Questions per batch.
-        report: Shows progress.
-        base_url: Server of the model, likewise part of the address.
-        clock: Tells when an answer was created.
-
-    Returns:
-        One piece of knowledge per answered question, in the order of the questions, naming the
-        question's own entity. Questions with an empty answer have none.
-
-    Raises:
-        StageError: the model failed.
-    """
-    keys = [request_key(model_name, base_url, params, question.messages) for question in questions]
-    asked = {**params, **({"base_url": without_credentials(base_url)} if base_url else {})}
-    known = store.get_many(keys)
-    missing = {
-        key: question for key, question in zip(keys, questions, strict=True) if key not in known
-    }
-    asker = _Asker(model, store, model_name=model_name, params=asked, clock=clock)
-    label = f"{len(missing)} of {len(questions)} questions to answer"
-    with report.track(label, len(missing)) as advance:
-        empty = asker(missing, batch_size=batch_size, advance=advance)
-    empty = asker(empty, batch_size=batch_size, advance=lambda _: None)
-    if empty:
-        report.line(f"{len(empty)} question(s) got an empty answer twice and were left out")
-    known |= store.get_many(missing)
-    return [
-        replace(known[key], kind=question.kind, entity=question.entity_id, chain=question.chain)
-        for key, question in zip(keys, questions, strict=True)
-        if key in known
-    ]
-
-
-def encoder_text(question: Question, knowledge: Knowledge) -> str:
-    """What a text encoder reads (KAR §2).
-
-    For a user, the prompt up to its last semicolon (profile and history without the question) and
-    the answer; for an item, the answer alone.
-    """
-    said = " ".join(knowledge.text.split())
-    if question.kind == "item":
-        return said
-    shown, semicolon, _ = question.messages[-1]["content"].rpartition(";")
-    return f"{shown}. {said}" if semicolon else said
-
-
-class _Asker:
-    """Asks batches and stores what comes back."""
 
     def __init__(
         self,
-        model: BaseChatModel,
-        store: KnowledgeStore,
+        asker: Asks,
+        templates: Templates,
         *,
-        model_name: str,
-        params: Mapping[str, Any],
-        clock: Callable[[], datetime],
+        keys: Sequence[str] = (),
+        read: ReadAnswer = str,
     ) -> None:
-        self._model, self._store = model, store
-        self._model_name, self._params, self._clock = model_name, params, clock
+        self._asker, self._templates = asker, dict(templates)
+        self._keys, self._read = tuple(keys), read
 
-    def __call__(
-        self,
-        questions: Mapping[str, Question],
-        *,
-        batch_size: int,
-        advance: Callable[[int], None],
-    ) -> dict[str, Question]:
-        """Returns the questions whose answer was empty."""
-        # Longest first: similar lengths share a batch, and too large ones fail at once.
-        order = sorted(questions, key=lambda key: -_length(questions[key]))
-        empty: dict[str, Question] = {}
-        for start in range(0, len(order), batch_size):
-            keys = order[start : start + batch_size]
-            batch = {key: questions[key] for key in keys}
-            answered = self._ask(batch)
-            advance(len(batch))
-            empty |= {key: question for key, question in batch.items() if key not in answered}
-        return empty
+    @property
+    def templates(self) -> Sequence[Template]:
+        """One per kind."""
+        return list(self._templates.values())
 
-    def _ask(self, batch: Mapping[str, Question]) -> set[str]:
-        started = time.perf_counter()
-        replies = self._model.batch(
-            [list(question.messages) for question in batch.values()],
-            {"max_concurrency": _CONCURRENT},
-            return_exceptions=True,
-        )
-        seconds = (time.perf_counter() - started) / len(batch)
-        failed = [reply for reply in replies if isinstance(reply, Exception)]
-        written = [
-            self._knowledge(key, question, reply, seconds=seconds)
-            for (key, question), reply in zip(batch.items(), replies, strict=True)
-            if isinstance(reply, AIMessage) and reply.text.strip()
+    def of(self, kind: str) -> Sequence[Template]:
+        """The one of this kind."""
+        return [_named(self._templates, kind)]
+
+    def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
+        """Ask once about each."""
+        requests = [
+            _request(
+                question,
+                _named(self._templates, question.kind),
+                version=self.version,
+                keys=self._keys,
+            )
+            for question in questions
         ]
-        self._store.put_many(written)
-        if failed:
-            raise _failure(failed[0], model_name=self._model_name, count=len(failed))
-        return {one.key for one in written}
+        outcomes = self._asker.ask(requests)
+        return [
+            _result(question, (outcome,), read=self._read)
+            for question, outcome in zip(questions, outcomes, strict=True)
+        ]
 
-    def _knowledge(
-        self, key: str, question: Question, reply: AIMessage, *, seconds: float
-    ) -> Knowledge:
-        usage: Mapping[str, Any] = reply.usage_metadata or {}
-        about = reply.response_metadata
-        return Knowledge(
-            key=key,
-            kind=question.kind,
-            entity=question.entity_id,
-            model=self._model_name,
-            params=self._params,
-            messages=question.messages,
-            text=reply.text.strip(),
-            finish_reason=str(about.get("finish_reason") or about.get("stop_reason") or ""),
-            prompt_tokens=int(usage.get("input_tokens", 0)),
-            completion_tokens=int(usage.get("output_tokens", 0)),
-            seconds=seconds,
-            created=self._clock().isoformat(timespec="seconds"),
-            chain=question.chain,
+
+class Stepwise(Chain):
+    """A sub-question per factor, then one that sees the partial answers.
+
+    A sub-question that fails is left out of the synthesis; a question fails when all do.
+
+    Args:
+        asker: Answers.
+        parts: Kind of question → template of the field `factor`.
+        synthesis: Kind of question → template of the field `findings`.
+    """
+
+    def __init__(self, asker: Asks, *, parts: Templates, synthesis: Templates) -> None:
+        self._asker, self._parts, self._synthesis = asker, dict(parts), dict(synthesis)
+
+    @property
+    def templates(self) -> Sequence[Template]:
+        """Those of the parts, then those of the synthesis."""
+        return [*self._parts.values(), *self._synthesis.values()]
+
+    def of(self, kind: str) -> Sequence[Template]:
+        """Part and synthesis of this kind."""
+        return [_named(self._parts, kind), _named(self._synthesis, kind)]
+
+    def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
+        """Ask all sub-questions, then all syntheses."""
+        places, requests = [], []
+        for place, question in enumerate(questions):
+            part = _named(self._parts, question.kind)
+            for factor in _listed(question, part):
+                places.append((place, factor))
+                requests.append(
+                    _request(question, part, version=self.version, step=factor, factor=factor)
+                )
+        answered: list[list[tuple[str, Outcome]]] = [[] for _ in questions]
+        for (place, factor), outcome in zip(places, self._asker.ask(requests), strict=True):
+            answered[place].append((factor, outcome))
+        return self._composed(questions, answered)
+
+    def _composed(
+        self,
+        questions: Sequence[Question],
+        answered: Sequence[Sequence[tuple[str, Outcome]]],
+    ) -> list[Reasoned]:
+        found = [
+            [(name, plain(one.text)) for name, one in parts if isinstance(one, Knowledge)]
+            for parts in answered
+        ]
+        usable = [place for place, parts in enumerate(found) if parts]
+        requests = [
+            _request(
+                questions[place],
+                _named(self._synthesis, questions[place].kind),
+                version=self.version,
+                step="synthesis",
+                findings=found[place],
+            )
+            for place in usable
+        ]
+        last = dict(zip(usable, self._asker.ask(requests), strict=True))
+        return [
+            _result(
+                question,
+                (*(one for _, one in answered[place]), *([last[place]] if place in last else ())),
+            )
+            for place, question in enumerate(questions)
+        ]
+
+
+class Profile(Single):
+    """RLMRec's profiles: those of items first; users' questions then show the items' profiles.
+
+    The answers are JSON objects of `summarization` and `reasoning`; the text is the former, which
+    is what RLMRec embeds. Ask about items before users.
+
+    Args:
+        asker: Answers.
+        templates: Kind of question → template.
+    """
+
+    def __init__(self, asker: Asks, templates: Templates) -> None:
+        super().__init__(asker, templates, keys=("summarization", "reasoning"), read=_summarization)
+        self._profiles: dict[int, str] = {}
+
+    def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
+        """Ask about items, remember their profiles, and show them to the questions about users."""
+        found: dict[int, Reasoned] = {}
+        for kind in ("item", "user"):
+            places = [place for place, one in enumerate(questions) if one.kind == kind]
+            asked = [self._profiled(questions[place]) for place in places]
+            for place, one in zip(places, super().reason(asked), strict=True):
+                found[place] = one
+                if kind == "item" and one.text:
+                    self._profiles[one.question.entity] = plain(one.text).replace('"', "'")
+        return [found[place] for place in range(len(questions))]
+
+    def _profiled(self, question: Question) -> Question:
+        if question.kind != "user" or "reviewed_history" not in question.values:
+            return question
+        shown = [
+            (title, self._profiles.get(item, description), review)
+            for item, (title, description, review) in zip(
+                question.items, question.values["reviewed_history"], strict=True
+            )
+        ]
+        return replace(question, values={**question.values, "reviewed_history": shown})
+
+
+class Verified(Chain):
+    """Another chain whose claims about items are checked against the catalogue.
+
+    Args:
+        chain: Makes the texts.
+        facts: What the catalogue says.
+        correction: Template of the field `corrections` that sends contradictions back once; None
+            drops the sentences at once.
+        asker: Answers what is sent back.
+    """
+
+    def __init__(
+        self, chain: Chain, facts: Facts, *, correction: Template | None, asker: Asks
+    ) -> None:
+        self._chain, self._facts = chain, facts
+        self._correction, self._asker = correction, asker
+
+    @property
+    def templates(self) -> Sequence[Template]:
+        """Those of the chain, and the correction's."""
+        return [*self._chain.templates, *([self._correction] if self._correction else [])]
+
+    def of(self, kind: str) -> Sequence[Template]:
+        """Those of the chain."""
+        return self._chain.of(kind)
+
+    def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
+        """Reason, send contradictions back if asked to, and drop what is still wrong."""
+        found = self._chain.reason(questions)
+        if self._correction is not None:
+            found = self._corrected(found, self._correction)
+        return [self._checked(one) for one in found]
+
+    def _corrected(self, found: Sequence[Reasoned], template: Template) -> list[Reasoned]:
+        wrong = [
+            (place, self._facts.corrections(one.text, one.question))
+            for place, one in enumerate(found)
+            if one.text
+        ]
+        wrong = [(place, corrections) for place, corrections in wrong if corrections]
+        requests = [
+            replace(
+                _request(
+                    found[place].question,
+                    template,
+                    version=self.version,
+                    step="correction",
+                    corrections=corrections,
+                ),
+                messages=(
+                    *found[place].last.messages,
+                    {"role": "assistant", "content": found[place].text},
+                    *messages_of(template, {"corrections": corrections}),
+                ),
+            )
+            for place, corrections in wrong
+        ]
+        again = list(found)
+        for (place, _), outcome in zip(wrong, self._asker.ask(requests), strict=True):
+            if isinstance(outcome, Knowledge):
+                again[place] = replace(
+                    found[place],
+                    text=outcome.text,
+                    outcomes=(*found[place].outcomes, outcome),
+                )
+        return again
+
+    def _checked(self, one: Reasoned) -> Reasoned:
+        contradictions = self._facts.contradictions(one.text, one.question) if one.text else ()
+        if not contradictions:
+            return one
+        left = without(one.text, contradictions)
+        return replace(
+            one,
+            text=left,
+            reason="" if left else CONTRADICTED,
+            dropped=tuple(dict.fromkeys(each.sentence for each in contradictions)),
         )
 
 
-def _failure(error: Exception, *, model_name: str, count: int) -> TastemakerError:
-    if isinstance(error, TastemakerError):
-        return error
-    failure = StageError(
-        f"{model_name} failed on {count} question(s): {type(error).__name__}: {error}\n"
-        "Answers given so far are kept; run the command again to go on."
+def messages_of(template: Template, values: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The messages of a prompt: what its system section says, if there is one, and the question.
+
+    Args:
+        template: Rendered with those of `values` that it asks for.
+        values: Plain texts, lists and tuples.
+
+    Raises:
+        UserError: a field is missing.
+    """
+    missing = sorted(template.asked - values.keys())
+    if missing:
+        raise UserError(f"template '{template.name}' needs {', '.join(missing)}, not given here.")
+    known = {name: values[name] for name in template.asked}
+    said = [
+        (role, template.render_section(section, known))
+        for role, section in (("system", "system"), ("user", "prompt"))
+        if section in template.sections
+    ]
+    return tuple({"role": role, "content": text} for role, text in said)
+
+
+def encoder_text(reasoned: Reasoned, *, history: bool) -> str:
+    """What a text encoder reads (KAR §2).
+
+    Args:
+        reasoned: With a text.
+        history: For a user, put profile and history before the answer, as KAR does: the first line
+            of the prompt up to its last semicolon. Items have the answer alone.
+    """
+    said = " ".join(reasoned.text.split())
+    if not history or reasoned.question.kind != "user":
+        return said
+    asked = next(one for one in reasoned.last.messages if one["role"] == "user")
+    shown, semicolon, _ = asked["content"].partition("\n")[0].rpartition(";")
+    return f"{shown}. {said}" if semicolon else said
+
+
+def _request(
+    question: Question,
+    template: Template,
+    *,
+    version: str,
+    step: str = "",
+    keys: tuple[str, ...] = (),
+    **more: Any,
+) -> Request:
+    return Request(
+        kind=question.kind,
+        entity=question.entity_id,
+        messages=messages_of(template, {**question.values, **more}),
+        chain=template.label,
+        step=step,
+        version=version,
+        cut_time=question.cut_time,
+        keys=keys,
     )
-    failure.__cause__ = error
-    return failure
 
 
-def _item_columns(tables: Tables, template: Template) -> dict[str, list[str]]:
-    """Plain texts of the columns of the items that a template shows; empty where optional."""
-    catalogue, found = Catalogue(tables), {}
-    for name in sorted(template.asked - FIELDS.keys()):
-        texts = catalogue.text(name)
-        if texts is not None and texts.place == "items":
-            found[name] = texts.values.to_list()
-        elif name in template.optional:
-            found[name] = [""] * tables.n_items
-    return found
+def _result(
+    question: Question, outcomes: tuple[Outcome, ...], *, read: ReadAnswer = str
+) -> Reasoned:
+    last = outcomes[-1]
+    if isinstance(last, Failure):
+        return Reasoned(question, "", outcomes, reason=last.reason)
+    return Reasoned(question, read(last.text), outcomes)
 
 
-def _known_fields(template: Template, offered: Sequence[str]) -> list[str]:
-    unknown = sorted(template.asked - set(offered))
-    if unknown:
+def _summarization(answer: str) -> str:
+    found = json_object(answer) or {}
+    return str(found.get("summarization", "")).strip()
+
+
+def _listed(question: Question, template: Template) -> Sequence[str]:
+    factors: Sequence[str] = question.values.get("factors") or template.factors
+    if not factors:
         raise UserError(
-            f"template '{template.name}' needs {', '.join(unknown)}, which this question has not.",
-            allowed=f"fields: {', '.join(offered)}",
+            f"template '{template.name}' asks about one factor at a time, but there are none.",
+            remedy="List them as reason.factors, or let the model name some: "
+            "tastemaker reason RECIPE --factors",
         )
-    return [name for name in offered if name in template.asked]
+    return factors
 
 
-def _messages(
-    template: Template, values: Mapping[str, Any], known: Sequence[str]
-) -> tuple[Message, ...]:
-    return ({"role": "user", "content": template.render(**{name: values[name] for name in known})},)
-
-
-def _titles(tables: Tables) -> list[str]:
-    return [article_first(title) for title in display_titles(tables)]
-
-
-def _factors(template: Template, factors: Sequence[str]) -> list[str]:
-    # A semicolon would move the place where `encoder_text` cuts the question off.
-    return [plain(factor).replace(";", ",") for factor in factors or template.factors]
-
-
-def _length(question: Question) -> int:
-    return sum(len(message["content"]) for message in question.messages)
+def _named(templates: Templates, kind: str) -> Template:
+    if kind not in templates:
+        raise UserError(f"this chain has no template for questions about a {kind}.")
+    return templates[kind]

@@ -59,8 +59,9 @@ def execute(
     out: Path | None = None,
     forced: Sequence[str] = (),
     until: str | None = None,
+    quiet: bool = False,
 ) -> Run:
-    """Run every stage of a recipe that is not current, telling the time of each.
+    """Run every stage of a recipe that is not current, telling the time of each unless `quiet`.
 
     Of several processes launched together the main one comes back from here.
     """
@@ -77,7 +78,7 @@ def execute(
         wanted = stages(recipe, until=until)
         run = Run(out or Path("runs") / recipe.name, seed=recipe.seed)
         if processes.is_main():
-            _lead(run, wanted, name=recipe.name, forced=forced)
+            _lead(run, wanted, name=recipe.name, forced=forced, quiet=quiet)
         else:
             run.assist(wanted)
     if until is None:
@@ -87,11 +88,14 @@ def execute(
     return run
 
 
-def _lead(run: Run, wanted: Sequence[Stage], *, name: str, forced: Sequence[str]) -> None:
+def _lead(
+    run: Run, wanted: Sequence[Stage], *, name: str, forced: Sequence[str], quiet: bool
+) -> None:
     from tastemaker import processes
     from tastemaker.commands._terminal import Terminal
+    from tastemaker.stage import Silent
 
-    terminal = run.report = Terminal()
+    terminal = run.report = Silent() if quiet else Terminal()
     terminal.line(f"{name} → {run.folder}")
     started = time.perf_counter()
     with run.lock():

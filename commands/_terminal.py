@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+if TYPE_CHECKING:
+    from tastemaker.stage import Advance
 
 __all__ = ["Terminal"]
 
@@ -36,12 +40,12 @@ class Terminal:
         self.console.print(text, markup=False, emoji=False)
 
     @contextmanager
-    def track(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def track(self, label: str, total: int) -> Iterator[Advance]:
         """Show progress towards `total`; the yielded function adds finished units."""
         if self.console.is_terminal:
             with _bar(self.console) as bar:
-                task = bar.add_task(f"  {label}", total=total)
-                yield lambda done: bar.advance(task, done)
+                task = bar.add_task(f"  {label}", total=total, note="")
+                yield lambda done, note="": bar.update(task, advance=done, note=note)
         else:
             yield _Lines(self.line, label, total).advance
 
@@ -54,13 +58,16 @@ class _Lines:
         self._done = 0
         self._started = self._shown = time.monotonic()
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, note: str = "") -> None:
         self._done += done
         now = time.monotonic()
         if now - self._shown >= QUIET_SECONDS:
             self._shown = now
             elapsed = now - self._started
-            self._write(f"  {self._label}: {self._done:,} of {self._total:,} ({elapsed:.0f} s)")
+            more = f", {note}" if note else ""
+            self._write(
+                f"  {self._label}: {self._done:,} of {self._total:,} ({elapsed:.0f} s{more})"
+            )
 
 
 def _bar(console: Console) -> Progress:
@@ -70,6 +77,7 @@ def _bar(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
         console=console,
         transient=True,
     )

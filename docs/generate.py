@@ -132,6 +132,7 @@ _ROLES = {
     "choice": "Candidates",
     "outcome": "The outcome: for answers, or for prompts that say `given`",
     "constant": "The data as a whole",
+    "chain": "Made by a reasoning chain, never by `build`",
 }
 
 

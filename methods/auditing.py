@@ -153,9 +153,6 @@ def audit_knowledge_use(
         targets[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
     )
     parts = [features.columns(users[p], items[p], times[p]) for p in _slices(targets.height)]
-    cuts = texts.filter(pl.col("kind") == "user").select(
-        user=pl.col("entity").cast(pl.Int64), cut=pl.col("cut_time")
-    )
     problems, used = [no_problems()], {}
     for kind in ("user", "item"):
         row = np.concatenate([np.empty(0, np.int64), *(part[f"{kind}_text"] for part in parts)])
@@ -164,11 +161,13 @@ def audit_knowledge_use(
         used[kind] = served.height
         foreign = served.filter(owners.gather(served["text"]).ne_missing(served[kind]))
         problems.append(problem_frame(foreign, pl.lit(f"is served the text of another {kind}")))
-        if kind == "user":
-            joined = served.join(cuts, on="user", how="left", maintain_order="left")
-            early = joined.filter((pl.col("time") <= pl.col("cut")).fill_null(True))
-            text = pl.format("is served a text that knows its user up to time {}", "cut")
-            problems.append(problem_frame(early, text))
+        cuts = texts.filter(pl.col("kind") == kind)["cut_time"].gather(served["text"])
+        # Only an item's text may rest on no event at all.
+        early = served.with_columns(cut=cuts).filter(
+            (pl.col("time") <= pl.col("cut")).fill_null(kind == "user")
+        )
+        text = pl.format("is served a text that knows its {} up to time {}", pl.lit(kind), "cut")
+        problems.append(problem_frame(early, text))
     finding = judged(
         "knowledge: use",
         pl.concat(problems),
@@ -206,7 +205,8 @@ def _shows_ids(recipe: Recipe, run: Run, split: Split) -> str | None:
             manifest = run.manifest(stage)
             config = manifest.config if manifest else getattr(recipe, stage).model_dump()
             for key in keys:
-                names += [config[key]] if isinstance(config[key], str) else [*config[key]]
+                named = config[key] or ()  # none named: the packaged ones, which show no ids
+                names += [named] if isinstance(named, str) else [*named]
     return shown_ids(split.tables, find_templates(names))
 
 

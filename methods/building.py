@@ -24,6 +24,7 @@ from tastemaker.errors import RecipeError, UserError
 from tastemaker.methods.planning import (
     PARTS,
     Plan,
+    check_askable,
     count_characters,
     plan,
     token_counter,
@@ -73,10 +74,12 @@ def check(recipe: Recipe) -> None:
 
     Raises:
         UserError: an unknown template or tokenizer, templates about different things, a template
-            without an answer, or a format without preference pairs.
+            without an answer or of a reasoning chain, or a format without preference pairs.
     """
     config = recipe.build
-    mixture = Mixture.of(find_templates(config.templates))
+    templates = find_templates(config.templates)
+    check_askable(templates)
+    mixture = Mixture.of(templates)
     for template in mixture.templates:
         if not template.has_answer:
             raise RecipeError(

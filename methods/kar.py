@@ -27,46 +27,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tastemaker.agents.chat_models import chat_model, check_chat_model
-from tastemaker.agents.knowledge import Knowledge, KnowledgeStore
-from tastemaker.agents.reasoning import (
-    Question,
-    answer,
-    encoder_text,
-    item_questions,
-    user_questions,
-)
 from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, KnowledgeSample
+from tastemaker.methods.asking import check_reason
 from tastemaker.methods.auditing import audit_knowledge_use, audit_recommender
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores, load_requests, load_split
+from tastemaker.methods.collective import check_collective
+from tastemaker.methods.knowledge import KINDS, audit_reason, knowledge_of, reason_stage
 from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.encoders import check_encoder, load_encoder
 from tastemaker.models.layers.experts import HybridExpertAdaptor
 from tastemaker.models.vectors import Vectors
-from tastemaker.prompts.audit import audit_user_texts
-from tastemaker.prompts.template import find_template
-from tastemaker.recipe import EncodeConfig, KnowledgeConfig, ReasonConfig, Recipe, TrainConfig
+from tastemaker.recipe import EncodeConfig, KnowledgeConfig, Recipe, TrainConfig
 from tastemaker.registry import load as load_named
-from tastemaker.stage import Reporter, Run, Stage, Workspace, atomic_file
+from tastemaker.stage import Reporter, Run, Stage, Workspace, atomic_file, digest
 
 __all__ = ["METHOD", "load_features", "load_recommender"]
 
-STORE = "knowledge.sqlite"
-KINDS = ("user", "item")
 PLAIN, AUGMENTED = "plain", "knowledge"
-
-
-def reason_stage(recipe: Recipe) -> Stage:
-    """Stage `reason`: preference and fact texts; nothing in the store is asked again."""
-    return Stage(
-        name="reason",
-        needs=("data",),
-        run=lambda space: _reason(recipe.reason, space),
-        config=recipe.reason.model_dump(mode="json", exclude={"batch_size"}),
-    )
 
 
 def encode_stage(recipe: Recipe) -> Stage:
@@ -127,16 +107,16 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
 
 def check(recipe: Recipe) -> None:
     """Find unknown templates, backbones, encoders and chat models before anything is written."""
-    find_template(recipe.reason.user_template)
-    find_template(recipe.reason.item_template)
+    check_reason(recipe.reason)
+    check_collective(recipe.reason)
     load_named("backbone", recipe.train.backbone)
-    check_encoder(recipe.encode.encoder)
-    check_chat_model(recipe.reason.model, base_url=recipe.reason.base_url)
+    encode = recipe.encode
+    check_encoder(encode.encoder, pooling=encode.pooling, base_url=encode.base_url)
 
 
 def exhibits(run: Run) -> Exhibits:
     """Two preference texts, two fact texts, what they cover, and validation AUC by epoch."""
-    frame = _knowledge(run)
+    frame = knowledge_of(run)
     shown = pl.concat([frame.filter(pl.col("kind") == kind).head(2) for kind in KINDS])
     titles = load_split(run).tables.titles
     knowledge = [
@@ -178,16 +158,6 @@ def load_recommender(
     return CtrRecommender.load(run.artefact("train") / variant, split=split, extra=extra)
 
 
-def audit_reason(run: Run, split: Split) -> Sequence[Finding]:
-    """Verdict on what the chat model was told about the users."""
-    users = _knowledge(run).filter(pl.col("kind") == "user")
-    manifest = run.manifest("reason")
-    config = ReasonConfig.model_validate(manifest.config if manifest else {})
-    frame = users.select(pl.col("entity").alias("user"), "cut_time", "prompt")
-    template = find_template(config.user_template)
-    return [audit_user_texts(split.tables, frame, template=template)]
-
-
 def audit_train(run: Run, split: Split) -> Sequence[Finding]:
     """Verdicts on what the two backbones see: histories, vocabularies, texts."""
     manifest = run.manifest("train")
@@ -198,7 +168,7 @@ def audit_train(run: Run, split: Split) -> Sequence[Finding]:
         model = load_recommender(run, split, variant=variant, config=config)
         found += audit_recommender(split, model, asked)
     features = load_features(run, split, config)
-    return [*found, *audit_knowledge_use(split, features, asked, texts=_knowledge(run))]
+    return [*found, *audit_knowledge_use(split, features, asked, texts=knowledge_of(run))]
 
 
 METHOD = Method(
@@ -215,118 +185,25 @@ METHOD = Method(
 )
 
 
-def _reason(config: ReasonConfig, space: Workspace) -> Mapping[str, Any]:
-    questions = _questions(config, space)
-    params = {"max_tokens": config.max_tokens, "temperature": config.temperature}
-    model = chat_model(
-        config.model,
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        base_url=config.base_url,
-        batch_size=config.batch_size,
-        seed=space.seed,
-    )
-    with KnowledgeStore(space.run.folder / STORE) as store:
-        before = len(store)
-        found = answer(
-            questions,
-            model,
-            store,
-            model_name=config.model,
-            base_url=config.base_url,
-            params={**params, "seed": space.seed},
-            batch_size=config.batch_size,
-            report=space.report,
-        )
-        generated = len(store) - before
-    frame = _knowledge_frame(questions, found)
-    with atomic_file(space.out / "knowledge.parquet") as handle:
-        frame.write_parquet(handle)
-    counts = {f"{kind}_texts": frame.filter(pl.col("kind") == kind).height for kind in KINDS}
-    line = (
-        f"{counts['user_texts']:,} users, {counts['item_texts']:,} items; "
-        f"{generated:,} texts generated now"
-    )
-    unanswered = len(questions) - frame.height
-    return {**counts, "generated_now": generated, "unanswered": unanswered, "line": line}
-
-
-def _questions(config: ReasonConfig, space: Workspace) -> list[Question]:
-    split = load_split(space.run)
-    users, items = _most_wanted(config, split, space.run)
-    return [
-        *user_questions(
-            split.tables,
-            split.histories,
-            template=find_template(config.user_template),
-            users=users,
-            cap=config.history_cap,
-            factors=config.factors,
-        ),
-        *item_questions(
-            split.tables,
-            template=find_template(config.item_template),
-            items=items,
-            factors=config.factors,
-        ),
-    ]
-
-
-def _most_wanted(
-    config: ReasonConfig, split: Split, run: Run
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Users of the requests first, then the most active in training; items by training popularity.
-
-    Only *which* texts are written depends on the requests, never what is in them.
-    """
-    events = split.tables.interactions[split.train_events]
-    asked = [load_requests(run, part).users.astype(np.int64) for part in ("test", "valid")]
-    activity = np.bincount(events["user"].to_numpy(), minlength=split.tables.n_users)
-    popularity = np.bincount(events["item"].to_numpy(), minlength=split.tables.n_items)
-    users = np.concatenate([*(np.unique(part) for part in asked), _descending(activity)])
-    _, first = np.unique(users, return_index=True)
-    return users[np.sort(first)][: config.max_users], _descending(popularity)[: config.max_items]
-
-
-def _descending(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.argsort(-counts, kind="stable").astype(np.int64)
-
-
-def _knowledge_frame(questions: Sequence[Question], found: Sequence[Knowledge]) -> pl.DataFrame:
-    by_entity = {(knowledge.kind, knowledge.entity): knowledge for knowledge in found}
-    rows = [
-        {
-            "kind": question.kind,
-            "entity": question.entity,
-            "entity_id": question.entity_id,
-            "cut_time": question.cut_time,
-            "key": knowledge.key,
-            "prompt": question.messages[-1]["content"],
-            "text": knowledge.text,
-            "encoder_text": encoder_text(question, knowledge),
-            "finish_reason": knowledge.finish_reason,
-        }
-        for question in questions
-        if (knowledge := by_entity.get((question.kind, question.entity_id))) is not None
-    ]
-    integers = {"entity": pl.Int64, "cut_time": pl.Int64}
-    return pl.DataFrame(rows, schema_overrides=integers)
-
-
-def _knowledge(run: Run) -> pl.DataFrame:
-    return pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
-
-
 def _encode(config: EncodeConfig, space: Workspace) -> Mapping[str, Any]:
-    frame = _knowledge(space.run)
-    encoder = load_encoder(config.encoder)
+    frame = knowledge_of(space.run)
+    encoder = load_encoder(config.encoder, pooling=config.pooling, base_url=config.base_url)
     for kind in KINDS:
         part = frame.filter(pl.col("kind") == kind)
-        matrix = encoder.encode(part["encoder_text"].to_list(), batch_size=config.batch_size)
+        ids = part["entity_id"].to_list()
+        # The cache knows every text encoded before: a few changed texts cost a few forward passes.
+        known = Vectors.update(
+            space.cache / digest([encoder.name, config.dtype])[:12] / kind,
+            ids,
+            part["encoder_text"],
+            encoder=encoder,
+            dtype=config.dtype,
+            batch_size=config.batch_size,
+        )
         Vectors.create(
             space.out / kind,
-            part["entity_id"].to_list(),
-            matrix,
+            ids,
+            known.take(known.rows(ids)),
             encoder=encoder.name,
             dtype=config.dtype,
         )
@@ -344,25 +221,31 @@ def _encode(config: EncodeConfig, space: Workspace) -> Mapping[str, Any]:
 def _coverage(run: Run, frame: pl.DataFrame) -> dict[str, float]:
     """Share of training rows and of requests with usable user and item texts."""
     split = load_split(run)
-    cuts, known = _availability(frame, split)
+    cuts = _availability(frame, split)
     events = split.tables.interactions[split.train]
     asked = {part: load_requests(run, part).frame for part in ("valid", "test")}
     found = {}
     for part, rows in {"train": events, **asked}.items():
         users, items, times = (rows[name].to_numpy() for name in ("user", "item", "time"))
-        found[f"{part}_user_coverage"] = round(float((times > cuts[users]).mean()), 4)
-        found[f"{part}_item_coverage"] = round(float(known[items].mean()), 4)
+        for kind, entities in (("user", users), ("item", items)):
+            usable = float((times > cuts[kind][entities]).mean())
+            found[f"{part}_{kind}_coverage"] = round(usable, 4)
     return found
 
 
-def _availability(frame: pl.DataFrame, split: Split) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Moment after which each user's text may be used (never: the largest integer); known items."""
-    cuts = np.full(split.tables.n_users, np.iinfo(np.int64).max)
-    known = np.zeros(split.tables.n_items, dtype=np.bool_)
-    users = frame.filter(pl.col("kind") == "user")
-    cuts[users["entity"].to_numpy()] = users["cut_time"].to_numpy()
-    known[frame.filter(pl.col("kind") == "item")["entity"].to_numpy()] = True
-    return cuts, known
+def _availability(frame: pl.DataFrame, split: Split) -> dict[str, NDArray[np.int64]]:
+    """Moment after which each user's and each item's text may be used.
+
+    Without a text that is never (the largest integer), without a cut always (the smallest).
+    """
+    found = {}
+    for kind, count in zip(KINDS, (split.tables.n_users, split.tables.n_items), strict=True):
+        cuts = np.full(count, np.iinfo(np.int64).max)
+        texts = frame.filter(pl.col("kind") == kind)
+        always = pl.col("cut_time").fill_null(np.iinfo(np.int64).min)
+        cuts[texts["entity"].to_numpy()] = texts.select(always)["cut_time"].to_numpy()
+        found[kind] = cuts
+    return found
 
 
 class KnowledgeFeatures:
@@ -374,6 +257,7 @@ class KnowledgeFeatures:
         user_rows: int64 [users], row of each user's text, -1 without one.
         item_rows: int64 [items], likewise.
         user_cuts: int64 [users]; a user's text serves only targets strictly later than this.
+        item_cuts: int64 [items], likewise; None where no item's text rests on an event.
         experts: Shared and dedicated experts per kind, hidden units, output size.
 
     Attributes:
@@ -388,10 +272,13 @@ class KnowledgeFeatures:
         user_rows: NDArray[np.int64],
         item_rows: NDArray[np.int64],
         user_cuts: NDArray[np.int64],
+        item_cuts: NDArray[np.int64] | None = None,
         experts: KnowledgeConfig,
     ) -> None:
         self._vectors = (user_vectors, item_vectors)
         self._user_rows, self._item_rows, self._user_cuts = user_rows, item_rows, user_cuts
+        always = np.full(len(item_rows), np.iinfo(np.int64).min)
+        self._item_cuts = always if item_cuts is None else item_cuts
         self._experts = experts
         self.dim = 2 * experts.dim
 
@@ -403,10 +290,10 @@ class KnowledgeFeatures:
         self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]
     ) -> dict[str, NDArray[np.int64]]:
         """Rows of the usable texts, int64 [n] each; -1 where there is none yet."""
-        usable = times > self._user_cuts[users]
+        of_user, of_item = times > self._user_cuts[users], times > self._item_cuts[items]
         return {
-            "user_text": np.where(usable, self._user_rows[users], -1),
-            "item_text": self._item_rows[items],
+            "user_text": np.where(of_user, self._user_rows[users], -1),
+            "item_text": np.where(of_item, self._item_rows[items], -1),
         }
 
 
@@ -434,8 +321,8 @@ class _AdaptedKnowledge(nn.Module):
 
 def load_features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatures:
     """The vectors of a run, for the rows whose moment they may serve."""
-    frame = _knowledge(run)
-    cuts, _ = _availability(frame, split)
+    frame = knowledge_of(run)
+    cuts = _availability(frame, split)
     matrices, rows = {}, {}
     for kind, table in (("user", split.tables.users), ("item", split.tables.items)):
         vectors = Vectors.open(run.artefact("encode") / kind)
@@ -446,7 +333,8 @@ def load_features(run: Run, split: Split, config: TrainConfig) -> KnowledgeFeatu
         matrices["item"],
         user_rows=rows["user"],
         item_rows=rows["item"],
-        user_cuts=cuts,
+        user_cuts=cuts["user"],
+        item_cuts=cuts["item"],
         experts=config.knowledge,
     )
 

@@ -22,7 +22,7 @@ from tastemaker.methods.base import load_requests, load_split
 from tastemaker.prompts.binding import Binder
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.examples import Examples
-from tastemaker.prompts.fields import INDEX_FIELDS
+from tastemaker.prompts.fields import INDEX_FIELDS, field_named
 from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.selection import balanced, few, near_duplicates, sampled
 from tastemaker.prompts.source import CountTokens, InstructionSource, Limit
@@ -33,6 +33,7 @@ from tastemaker.stage import Run
 __all__ = [
     "PARTS",
     "Plan",
+    "check_askable",
     "count_characters",
     "count_tokens",
     "length_limit",
@@ -211,6 +212,25 @@ def _tokenizer(name: str) -> Any:
 
     with quiet_loading():
         return AutoTokenizer.from_pretrained(language_model_folder(name), local_files_only=True)
+
+
+def check_askable(templates: Sequence[Template]) -> None:
+    """Refuse templates whose values only a reasoning chain has.
+
+    Raises:
+        UserError: names them and their fields.
+    """
+    of_chains = [template for template in templates if template.of_a_chain]
+    if of_chains:
+        first = of_chains[0]
+        names = sorted(one for one in first.fields() if field_named(one).role == "chain")
+        raise UserError(
+            f"template '{first.name}' cannot be built: only a reasoning chain has "
+            f"{', '.join(names)}.",
+            allowed="templates without such fields",
+            remedy=f"Leave out {', '.join(one.name for one in of_chains)}, or ask them with: "
+            "tastemaker reason RECIPE",
+        )
 
 
 def _check_columns(binder: Binder, templates: Sequence[Template]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tastemaker.data.splits import Split
 from tastemaker.errors import UserError
 from tastemaker.methods.planning import (
+    check_askable,
     count_characters,
     count_tokens,
     length_limit,
@@ -185,6 +186,7 @@ def rendered(
         UserError: the data lacks a column, or no row fits; names the field and the columns.
     """
     template = find_template(name)
+    check_askable([template])
     talk = chat(model) if model else None
     ground = Ground.of(recipe, [template])
     lacking = ground.binder.lacks(template)
@@ -252,8 +254,10 @@ def linted(
     left_out: dict[str, list[str]] = {}
     for template in templates:
         findings += lint_choices(template, clash=clash) + lint_slow(template)
-        lacking = {} if ground is None else ground.binder.lacks(template)
-        if ground is None or lacking:
+        lacking = {}
+        if ground is not None and not template.of_a_chain:
+            lacking = ground.binder.lacks(template)
+        if ground is None or lacking or template.of_a_chain:
             findings += lint_prefix(template)
         else:
             found, sizes = _tried(template, ground, talk)

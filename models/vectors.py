@@ -1,31 +1,32 @@
-"""A matrix of vectors on disk, one row per id, read through memory mapping.
+"""A matrix of vectors on disk, addressed by id, read through memory mapping.
 
-A folder holds `matrix-N.npy`, `ids-N.parquet` and, written last, `vectors.json`, which names N.
-Rows can be added later; a reader that is open meanwhile keeps what it had.
+A folder holds the vectors of one encoder. `create` writes vectors that exist already; `update`
+encodes texts, each only once, whatever was killed in between. A reader that is open meanwhile
+keeps what it had. `vectors_files` describes the files.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.errors import DataError
-from tastemaker.stage import atomic_file
+from tastemaker.models import vectors_files as files
+from tastemaker.models.encoders import Encoder
+from tastemaker.models.vectors_files import Index, VectorDtype
+from tastemaker.models.vectors_update import compact_folder, origin, update_folder
 
 __all__ = ["VectorDtype", "Vectors"]
 
-VectorDtype = Literal["float32", "float16"]
-
-_ABOUT = "vectors.json"
+_ATTEMPTS = 5  # to open a folder that is being written
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +34,19 @@ class Vectors:
     """Vectors by id.
 
     Attributes:
-        matrix: Float [n, dim], memory-mapped, in the stored precision.
-        ids: The id of each row; all different.
+        matrix: Float [rows, dim], memory-mapped, in the stored precision.
+        ids: All different, in the order in which they came.
+        id_rows: The row of each id, int64; ids with equal texts may share one, and rows of
+            replaced texts belong to none.
         encoder: Name of the encoder that made them.
+        provenance: Its pooling, token limit and digest of weights, versions, moment of creation.
     """
 
     matrix: NDArray[Any]
     ids: tuple[str, ...]
+    id_rows: NDArray[np.int64]
     encoder: str
+    provenance: Mapping[str, Any]
 
     @classmethod
     def create(
@@ -63,49 +69,104 @@ class Vectors:
 
         Raises:
             DataError: the shapes do not agree, an id occurs twice, or a number is not finite.
+            BusyError: another process updates the folder.
         """
         with np.errstate(over="ignore"):  # the check below tells about it
             values = np.asarray(matrix).astype(dtype)
         _check(values, ids)
-        # Named by number, so that replacing never touches a matrix that someone has mapped.
-        number = 1 + max((_number(path) for path in folder.glob("matrix-*.npy")), default=0)
-        with atomic_file(folder / f"matrix-{number}.npy") as handle:
-            np.save(handle, values, allow_pickle=False)
-        with atomic_file(folder / f"ids-{number}.parquet") as handle:
-            pl.DataFrame({"id": list(ids)}, schema={"id": pl.String}).write_parquet(handle)
-        about = {"number": number, "encoder": encoder, "shape": values.shape, "dtype": dtype}
-        with atomic_file(folder / _ABOUT) as handle:
-            handle.write(json.dumps(about, indent=1).encode())
-        for path in (*folder.glob("matrix-*.npy"), *folder.glob("ids-*.parquet")):
-            if _number(path) != number:
-                path.unlink()
+        with files.lock_folder(folder, always=False):
+            number = files.next_number(folder)
+            index = Index(number, (number,), encoder, values.shape, dtype, origin())
+            files.write_matrix(index.matrix(folder), iter([values]), shape=values.shape)
+            frame = pl.DataFrame({"id": list(ids)}, schema={"id": pl.String})
+            files.write_log(folder / f"ids-{number}.parquet", frame)
+            files.write_index(folder, index)
+            files.remove_leftovers(folder, index)
+        return cls.open(folder)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        *,
+        encoder: Encoder,
+        dtype: VectorDtype = "float16",
+        batch_size: int = 64,
+        flush: int = 2048,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Add texts to a folder, or replace those of their ids, and open it.
+
+        A text that the folder has a vector of, under whatever id, is not encoded again. Rows are
+        appended, and what is done is kept every `flush` texts: after a kill, call it again.
+
+        Args:
+            folder: Created when missing.
+            ids: Each at most once; ids of earlier updates stay.
+            texts: One per id; both may be iterators that are never held in memory.
+            encoder: Encodes what is new; the same as in earlier updates.
+            dtype: Precision on disk; the same as in earlier updates.
+            batch_size: See `Encoder.encode`.
+            flush: Texts after which everything is on disk.
+            on_progress: Called with the number of texts that have just been dealt with.
+
+        Raises:
+            DataError: the folder holds vectors of another encoder, precision or size, an id
+                occurs twice, ids and texts are not equally many, or a number is not finite.
+            BusyError: another process updates the folder.
+        """
+        update_folder(
+            folder,
+            ids,
+            texts,
+            encoder=encoder,
+            dtype=dtype,
+            batch_size=batch_size,
+            flush=flush,
+            on_progress=on_progress,
+        )
+        return cls.open(folder)
+
+    @classmethod
+    def compact(cls, folder: Path, *, keep: Iterable[str] | None = None) -> Self:
+        """Drop rows that no id points to, and open the folder.
+
+        Args:
+            folder: Where the vectors are.
+            keep: Ids that stay; all when None. Unknown ones are of no matter.
+
+        Raises:
+            DataError: the folder holds no vectors.
+            BusyError: another process updates the folder.
+        """
+        compact_folder(folder, keep=None if keep is None else set(keep))
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open what `create` wrote; the matrix is mapped, not read.
+        """Open what was written; the matrix is mapped, not read.
 
         Raises:
             DataError: the folder holds no vectors, or they do not have the recorded shape.
         """
-        try:
-            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-            matrix = np.load(
-                folder / f"matrix-{about['number']}.npy", mmap_mode="r", allow_pickle=False
-            )
-            ids = pl.read_parquet(folder / f"ids-{about['number']}.parquet")["id"].to_list()
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"{folder}: holds no readable vectors ({type(error).__name__}).",
-                remedy="Run the encode stage again.",
-            ) from None
-        if list(matrix.shape) != about["shape"] or len(ids) != len(matrix):
-            raise DataError(
-                f"{folder}: the matrix has shape {matrix.shape} and {len(ids)} ids.",
-                allowed=f"{_ABOUT} records shape {about['shape']}",
-                remedy="Run the encode stage again.",
-            )
-        return cls(matrix, tuple(ids), about["encoder"])
+        for attempt in range(_ATTEMPTS):
+            try:
+                index = files.read_index(folder)
+                matrix, log = files.map_matrix(folder, index), files.read_log(folder, index)
+                break
+            except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+                # A writer may have removed files just after it had replaced the index.
+                if attempt < _ATTEMPTS - 1 and isinstance(error, FileNotFoundError):
+                    continue
+                raise DataError(
+                    f"{folder}: holds no readable vectors ({type(error).__name__}).",
+                    remedy="Run the encode stage again.",
+                ) from None
+        live = files.live_entries(log)
+        rows = live["row"].to_numpy().astype(np.int64)
+        return cls(matrix, tuple(live["id"].to_list()), rows, index.encoder, index.provenance)
 
     @property
     def dim(self) -> int:
@@ -113,7 +174,8 @@ class Vectors:
         return int(self.matrix.shape[1])
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Number of rows."""
+        return len(self.matrix)
 
     def extended(self, folder: Path, ids: Sequence[str], matrix: ArrayLike) -> Vectors:
         """Write these vectors and further ones into `folder`, and open the result.
@@ -129,7 +191,7 @@ class Vectors:
         values = np.asarray(matrix)
         if values.ndim != 2 or values.shape[1] != self.dim:
             raise DataError(f"vectors of shape {values.shape} cannot join vectors of {self.dim}.")
-        whole = np.concatenate([self.matrix, values])
+        whole = np.concatenate([self.matrix[self.id_rows], values])
         dtype: VectorDtype = "float16" if self.matrix.dtype == np.float16 else "float32"
         return Vectors.create(folder, [*self.ids, *ids], whole, encoder=self.encoder, dtype=dtype)
 
@@ -147,7 +209,7 @@ class Vectors:
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        return {key: row for row, key in enumerate(self.ids)}
+        return dict(zip(self.ids, self.id_rows.tolist(), strict=True))
 
 
 def _check(values: NDArray[Any], ids: Sequence[str]) -> None:
@@ -159,14 +221,4 @@ def _check(values: NDArray[Any], ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         twice = next(key for key, count in Counter(ids).items() if count > 1)
         raise DataError(f"the id {twice!r} occurs twice.", allowed="every id once")
-    broken = ~np.isfinite(values).all(axis=1)
-    if broken.any():
-        raise DataError(
-            f"the vector of {ids[int(broken.argmax())]!r} holds a number that is not finite "
-            f"in {values.dtype}.",
-            remedy="Use float32, or look at what the encoder was given.",
-        )
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
+    files.check_finite(values, ids)

@@ -83,13 +83,15 @@ class Binder:
 
         Raises:
             UserError: the data has no column for a field; names field and columns. Or the field is
-                of something that the template is not about.
+                of something that the template is not about, or of a reasoning chain.
         """
         absent = _absent(template)
         if absent:
             raise UserError(
                 f"template '{template.name}': field '{min(absent)}': {absent[min(absent)]}.",
-                remedy="Say `per: interaction`, or take the field out.",
+                remedy="Ask it with: tastemaker reason RECIPE"
+                if template.of_a_chain
+                else "Say `per: interaction`, or take the field out.",
             )
         block = Block(self, examples, shown)
         wanted = template.fields() if names is None else names
@@ -191,5 +193,10 @@ def _absent(template: Template) -> dict[str, str]:
     if "feedback" in wanted:
         wanted["feedback"] = "item"
     wanted.pop("domain", None)  # just empty where there is none
-    reason = f"the template is per {template.per}, which has no such thing"
-    return {name: reason for name, role in wanted.items() if role not in _PARTS_OF[template.per]}
+    reasons = {"chain": "only a reasoning chain has it (tastemaker reason), no stage `build`"}
+    other = f"the template is per {template.per}, which has no such thing"
+    return {
+        name: reasons.get(role, other)
+        for name, role in wanted.items()
+        if role not in _PARTS_OF[template.per]
+    }

@@ -12,7 +12,7 @@ from typing import Literal
 __all__ = ["FIELDS", "INDEX_FIELDS", "Field", "Kind", "field_named"]
 
 Kind = Literal["text", "texts", "tuples"]
-Role = Literal["user", "item", "past", "choice", "outcome", "constant", "column"]
+Role = Literal["user", "item", "past", "choice", "outcome", "constant", "chain", "column"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Field:
         meaning: What it is.
         kind: A text, a list of texts, or a list of tuples of texts.
         role: Whether it is about the user, the target item, the past before the target, the
-            candidates, the outcome (known only after the target), or the data as a whole.
+            candidates, the outcome (known only after the target), the data as a whole, or made by
+            a reasoning chain, so that only the chain can ask it.
         reveals: What is given away by showing it: fields that share it must not stand in both
             prompt and answer. Empty: nothing.
         parts: Names of the places of a tuple.
@@ -56,6 +57,10 @@ def _outcome(name: str, meaning: str) -> Field:
 
 def _constant(name: str, meaning: str) -> Field:
     return Field(name, meaning, role="constant")
+
+
+def _chain(name: str, meaning: str, *, kind: Kind = "text", parts: tuple[str, ...] = ()) -> Field:
+    return Field(name, meaning, kind=kind, role="chain", parts=parts)
 
 
 _ALL = (
@@ -159,6 +164,22 @@ _ALL = (
     _constant("separator", "' , ' or ' -> ', half of the time each (P5)"),
     Field("factors", "what to consider, from the front matter", kind="texts", role="constant"),
     Field("domain", "domain of the target", role="item"),
+    _chain("factor", "the one factor that a sub-question is about"),
+    _chain(
+        "findings",
+        "(factor, text) of the sub-questions answered",
+        kind="tuples",
+        parts=("factor", "text"),
+    ),
+    _chain("members", "titles that a group is known by", kind="texts"),
+    _chain("things", "what is recommended, in the plural, such as movies"),
+    _chain("examples", "a few titles of the catalogue", kind="texts"),
+    _chain(
+        "corrections",
+        "(claim, fact): sentences of an answer, and what the catalogue says",
+        kind="tuples",
+        parts=("claim", "fact"),
+    ),
 )
 # Those that call items by number.
 INDEX_FIELDS = frozenset({"item_index", "history_index", "candidates_index"})

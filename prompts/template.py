@@ -181,6 +181,11 @@ class Template:
         return bool(self.fields() & {"candidates", "candidates_index"})
 
     @property
+    def of_a_chain(self) -> bool:
+        """Whether only a reasoning chain has its values, so that `build` cannot use it."""
+        return any(field_named(name).role == "chain" for name in self.fields())
+
+    @property
     def names_item(self) -> bool:
         """Whether the answer is the target item, so that only liked items may be answers."""
         answer = self.fields("answer") if "answer" in self.sections else frozenset()

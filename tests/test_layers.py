@@ -15,6 +15,7 @@ LAYERS = {
     "processes": 0,
     "recipe": 0,
     "recipe_build": 0,
+    "recipe_reason": 0,
     "recipe_tune": 0,
     "recipe_data": 0,
     "stage": 0,
@@ -33,6 +34,7 @@ LAYER_0_MAY_USE = {
     "processes": {"torch"},  # only among several processes, see tests/test_processes.py
     "recipe": {"pydantic", "yaml"},
     "recipe_build": {"pydantic"},
+    "recipe_reason": {"pydantic"},
     "recipe_tune": {"pydantic"},
     "recipe_data": {"pydantic"},
 }

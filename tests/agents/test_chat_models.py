@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
+from tastemaker.agents.answers import Acceptance
+from tastemaker.agents.asking import Asker
 from tastemaker.agents.chat_models import chat_model, check_chat_model
 from tastemaker.agents.knowledge import KnowledgeStore
-from tastemaker.agents.reasoning import answer, item_questions
+from tastemaker.agents.questions import item_questions
+from tastemaker.agents.reasoning import Single
 from tastemaker.errors import MissingError, UnknownNameError, UserError
 from tastemaker.prompts.template import find_template
-from tastemaker.stage import Silent
 from tastemaker.testing.world import checkerboard
 
 
@@ -146,20 +148,19 @@ def test_a_service_is_asked_and_its_answers_are_kept_without_the_key(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     options: dict[str, Any] = {"max_tokens": 9, "temperature": 0.5}
     model = chat_model("openai:small", base_url=url, seed=3, **options)
-    questions = item_questions(
-        checkerboard(4, 5, events=4), template=find_template("kar/item_movies"), items=range(5)
-    )
+    template = find_template("kar/item_movies")
+    questions = item_questions(checkerboard(4, 5, events=4), items=range(5), templates=[template])
     with KnowledgeStore(tmp_path / "store.sqlite") as store:
-        found = answer(
-            questions,
+        asker = Asker(
             model,
             store,
             model_name="openai:small",
             params=options,
             base_url=url,
-            batch_size=4,
-            report=Silent(),
+            acceptance=Acceptance(truncated="keep"),
         )
+        chain = Single(asker, {"item": template})
+        found = [one.last for one in chain.batch(list(questions))]
     assert [one.entity for one in found] == ["0", "1", "2", "3", "4"]
     assert all(one.text == f"About {one.messages[0]['content'][-20:]}" for one in found)
     assert {(one.finish_reason, one.prompt_tokens, one.completion_tokens) for one in found} == {

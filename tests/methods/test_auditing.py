@@ -40,7 +40,7 @@ RECIPE = Recipe.model_validate(
         "methods": ["tallrec", "kar"],
         "data": {"source": "movielens-small", "split": {"valid_from": 0.7, "test_from": 0.85}},
         "build": {"history": 4},
-        "reason": {"model": "scripted:echo", "history_cap": 4},
+        "reason": {"model": "scripted:echo", "history_cap": 4, "max_tokens": 500},
         "encode": {"encoder": "hashing:32"},
         "train": {"epochs": 1, "batch_size": 64, "embedding_dim": 4, "history": 5},
     }
@@ -115,6 +115,7 @@ def test_a_clean_run_passes(finished: Run) -> None:
         "prompts: loose targets",
         "prompts: titles",
         "prompts: lengths",
+        "knowledge: events",
         "knowledge: user texts",
         "DIN: histories",
         "DIN: vocabulary",
@@ -205,7 +206,7 @@ def test_knowledge_from_later_events_is_found(copy: Run) -> None:
     path = copy.folder / "reason" / "knowledge.parquet"
     rewrite(path, lambda frame: frame.with_columns(pl.col("cut_time") - 3600 * 24 * 365))
     found = failed(audit(RECIPE, copy))
-    assert list(found) == ["knowledge: user texts"]
+    assert list(found) == ["knowledge: events", "knowledge: user texts"]
     assert found["knowledge: user texts"].details["problems"] > 20
 
 

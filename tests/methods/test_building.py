@@ -577,6 +577,17 @@ def test_what_the_data_cannot_give_is_told(
     assert "build.columns" in str(caught.value)
 
 
+def test_a_template_of_a_reasoning_chain_cannot_be_built(build: Build) -> None:
+    with pytest.raises(UserError) as caught:
+        build(templates=["kar/user_items", "kar/synthesis_user"])
+    assert str(caught.value).startswith(
+        "template 'kar/synthesis_user' cannot be built: only a reasoning chain has findings."
+    )
+    assert "Leave out kar/synthesis_user, or ask them with: tastemaker reason RECIPE" in str(
+        caught.value
+    )
+
+
 def test_no_history_is_long_enough_to_train_on(build: Build) -> None:
     assert list(parts_of(build(min_history=99))) == ["validation", "test"]
 

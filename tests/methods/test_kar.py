@@ -67,7 +67,7 @@ def recipe(folder: Path, **train: Any) -> Recipe:
                 "split": {"valid_from": 0.7, "test_from": 0.85},
                 "requests": {"min_history": 1},
             },
-            "reason": {"model": "scripted:echo", "history_cap": 4},
+            "reason": {"model": "scripted:echo", "history_cap": 4, "max_tokens": 500},
             "encode": {"encoder": "hashing:32"},
             "train": {"epochs": 3, "batch_size": 64, "embedding_dim": 8, **train},
             "evaluate": {"bootstrap": 50},

@@ -54,7 +54,7 @@ def recipe(folder: Path, **data: Any) -> Recipe:
                 "requests": {"min_history": 1, "candidates": {"n": 6}},
                 **data,
             },
-            "reason": {"model": "scripted:echo", "history_cap": 4},
+            "reason": {"model": "scripted:echo", "history_cap": 4, "max_tokens": 500},
             "encode": {"encoder": "hashing:32"},
             "train": {"epochs": 2, "batch_size": 64, "embedding_dim": 8},
             "evaluate": {"bootstrap": 50},

@@ -108,6 +108,8 @@ def test_what_cannot_be_rendered_says_why(recipe: Any) -> None:
     assert "build.columns" in error.value.remedy
     mapped = recipe("build.columns={headline: genres, review: title}")
     assert rendered("p5/4-1", mapped, count=1)[0]["answer"] in ("Comedy", "Drama, War")
+    with pytest.raises(UserError, match="'kar/part_user' cannot be built: only a reasoning chain"):
+        rendered("kar/part_user", recipe(), count=1)
     with pytest.raises(UserError, match="no training row of mine fits"):
         rendered(MOVIE, recipe("build.min_history=500"), count=1)
     with pytest.raises(UnknownNameError, match="did you mean 'tallrec/movie'"):
@@ -171,6 +173,9 @@ def test_the_library_on_this_data_has_no_error(recipe: Any) -> None:
     assert named.failed
     assert not named.left_out
     assert [(one.rule, one.severity) for one in named.findings] == [("columns", "error")] * 2
+    assert "kar/part_user" in report.templates
+    assert "kar/part_user" not in report.left_out.keys() | report.measured.keys()
+    assert not linted(["kar/part_user", "kar/correction"], recipe=recipe()).findings
 
 
 def test_balance_counts_what_would_be_trained_on(recipe: Any) -> None:

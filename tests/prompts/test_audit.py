@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.agents.reasoning import user_questions
+from tastemaker.agents.questions import Cut, user_questions
+from tastemaker.agents.reasoning import messages_of
 from tastemaker.data.findings import Finding
 from tastemaker.data.history import Histories, Past
 from tastemaker.data.item_index import item_index
@@ -528,18 +529,16 @@ def test_whatever_was_not_met_is_found_wherever_it_stands(
 
 
 def questions_of(tables: Tables, users: Sequence[int]) -> pl.DataFrame:
-    questions = user_questions(
-        tables,
-        Histories.from_interactions(tables.interactions),
-        template=find_template("kar/user_movies"),
-        users=users,
-        cap=4,
-    )
+    template = find_template("kar/user_movies")
+    histories = Histories.from_interactions(tables.interactions)
+    questions = [*user_questions(tables, histories, users=users, cut=Cut(4), templates=[template])]
     return pl.DataFrame(
         {
             "user": [question.entity for question in questions],
             "cut_time": [question.cut_time for question in questions],
-            "prompt": [question.messages[-1]["content"] for question in questions],
+            "prompt": [
+                messages_of(template, question.values)[-1]["content"] for question in questions
+            ],
         }
     )
 

@@ -23,12 +23,13 @@ from tastemaker.data.item_index import item_index
 from tastemaker.data.negatives import draw_negatives
 from tastemaker.data.splits import Split
 from tastemaker.data.splitters import global_time
-from tastemaker.errors import LeakError
+from tastemaker.errors import LeakError, UserError
 from tastemaker.prompts.audit import check_no_leak
 from tastemaker.prompts.binding import Binder
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.columnar import is_columnar, render_column
 from tastemaker.prompts.examples import Examples
+from tastemaker.prompts.fields import field_named
 from tastemaker.prompts.leaks import LeakSearch
 from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.source import InstructionSource
@@ -36,6 +37,8 @@ from tastemaker.prompts.template import Template, find_template, shared_macros, 
 from tastemaker.testing.world import shop_split, shop_world
 
 NAMES = template_names()
+BUILT = [name for name in NAMES if not find_template(name).of_a_chain]
+OF_CHAINS = [name for name in NAMES if find_template(name).of_a_chain]
 FAMILIES = sorted({name.partition("/")[0] for name in NAMES})
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WRITE = "TASTEMAKER_SNAPSHOTS"
@@ -49,6 +52,19 @@ NOT_ON_MOVIELENS = {
         for end in range(1, ends + 1)
     ),
     *("p5/z-5", "p5/z-6", "p5/z-7"),
+}
+FROM_A_CHAIN: dict[str, Any] = {
+    "profile": "gender F",
+    "rated_history": [("Blue Kite", "5"), ("Dry Season", "2")],
+    "title": "Blue Kite",
+    "brand": "Acme",
+    "factors": ["genre", "mood"],
+    "factor": "genre",
+    "findings": [("genre", "Stories for children."), ("mood", "Calm and bright.")],
+    "members": ["Blue Kite", "Amber Road"],
+    "things": "books and games",
+    "examples": ["Blue Kite", "Amber Road"],
+    "corrections": [("Blue Kite is a crime novel.", "categories of 'Blue Kite': Children")],
 }
 
 
@@ -113,8 +129,8 @@ def movielens() -> World:
     return world_of(split, np.sort(np.concatenate([split.train[::2000], split.test[::200]])))
 
 
-CASES = [("shop", name) for name in NAMES]
-CASES += [("movielens", name) for name in NAMES if name not in NOT_ON_MOVIELENS]
+CASES = [("shop", name) for name in BUILT]
+CASES += [("movielens", name) for name in BUILT if name not in NOT_ON_MOVIELENS]
 EVERYWHERE = pytest.mark.parametrize(("world", "name"), CASES)
 
 
@@ -168,13 +184,26 @@ def test_the_shop_is_as_it_says(shop: World) -> None:
 
 
 def test_the_shop_has_what_any_template_needs(shop: World) -> None:
-    assert {name: shop.binder.lacks(find_template(name)) for name in NAMES} == {
-        name: {} for name in NAMES
+    assert {name: shop.binder.lacks(find_template(name)) for name in BUILT} == {
+        name: {} for name in BUILT
     }
 
 
+@pytest.mark.parametrize("name", OF_CHAINS)
+def test_a_template_of_a_chain_cannot_be_built(name: str, shop: World) -> None:
+    template = find_template(name)
+    fields = sorted(one for one in template.fields() if field_named(one).role == "chain")
+    lacking = shop.binder.lacks(template)
+    assert sorted(lacking) == fields
+    assert all("only a reasoning chain has it (tastemaker reason)" in it for it in lacking.values())
+    with pytest.raises(UserError) as caught:
+        shop.binder.block(shop.examples(template), template)
+    assert f"'{name}': field '{fields[0]}': only a reasoning chain" in str(caught.value)
+    assert "Ask it with: tastemaker reason RECIPE" in str(caught.value)
+
+
 def test_movielens_has_what_most_templates_need(movielens: World) -> None:
-    lacking = {name for name in NAMES if movielens.binder.lacks(find_template(name))}
+    lacking = {name for name in BUILT if movielens.binder.lacks(find_template(name))}
     assert lacking == NOT_ON_MOVIELENS
     whole = {name.partition("/")[0] for name in NAMES} - {"p5", "p5_yelp"}
     assert whole == {
@@ -208,7 +237,7 @@ def test_nothing_from_the_future_is_shown(world: str, name: str, asked: World) -
 
 
 def test_instructions_of_all_templates_are_checked_together(shop: World) -> None:
-    frame = pl.concat([shop.instructions(find_template(name)) for name in NAMES])
+    frame = pl.concat([shop.instructions(find_template(name)) for name in BUILT])
     options: dict[str, Any] = {"before": shop.before, "index": shop.index}
     check_no_leak(shop.split.tables, frame, history=10, **options)
     with pytest.raises(LeakError):
@@ -265,7 +294,13 @@ def test_a_question_has_its_answer(world: str, name: str, asked: World) -> None:
 
 
 def shown(shop: World, template: Template) -> str:
-    """What is asked first in the test part, or of the first user or item that fits."""
+    """What is asked first in the test part, or of the first user or item that fits.
+
+    Of templates that only a chain can ask, what they make of `FROM_A_CHAIN`.
+    """
+    if template.of_a_chain:
+        told = {name: FROM_A_CHAIN[name] for name in template.asked}
+        return f"=== {template.name} ===\n--- prompt ---\n{template.render(**told)}\n"
     examples = shop.fitting(template)
     if template.per == "interaction":
         examples = examples.take(np.isin(examples.rows, shop.split.test))

@@ -21,9 +21,14 @@ NAMES = {
         *(f"search-{number}" for number in range(1, 10)),
         *(f"personal-{number}" for number in range(1, 14)),
     },
-    "kar": {f"{side}_{what}" for side in ("user", "item") for what in ("movies", "books", "items")},
+    "kar": {
+        *(f"{side}_{what}" for side in ("user", "item") for what in ("movies", "books", "items")),
+        *(f"{step}_{side}" for side in ("user", "item") for step in ("part", "synthesis")),
+        *("factors_users", "factors_items", "correction"),
+        *("group_items", "group_users_liked", "group_users_disliked"),
+    },
     "learn": {"item"},
-    "notellm": {"category", "topics"},
+    "notellm": {"category", "topics", "summary"},
     "recformer": {"item"},
     "rlmrec": {
         f"{side}_{what}"
@@ -294,6 +299,52 @@ def test_kar_user_prompts_end_their_history_at_the_last_semicolon(name: str) -> 
     assert ";" not in question
 
 
+def test_kar_sub_questions_of_one_user_or_item_share_their_beginning() -> None:
+    rated = [("Emma", "5"), ("Dune", "2")]
+    part, synthesis = (find_template(f"kar/{name}_user") for name in ("part", "synthesis"))
+    shown = {"profile": "gender F", "rated_history": rated}
+    texts = [part.render(factor=factor, **shown) for factor in ("genre", "mood")]
+    texts.append(synthesis.render(findings=[("genre", "Novels.")], **shown))
+    first = 'A user (gender F) has rated these items over time: "Emma", 5 stars; "Dune", 2 stars; '
+    assert {text.split("\n")[0] for text in texts} == {first}
+    assert texts[0].removesuffix("genre?") == texts[1].removesuffix("mood?")
+    part = find_template("kar/part_item")
+    one, other = (part.render(title="Emma", brand="", factor=it) for it in ("genre", "mood"))
+    assert one.removesuffix("genre?") == other.removesuffix("mood?")
+    assert one.startswith('The item is "Emma".\n')
+
+
+def test_kar_syntheses_show_every_finding_on_a_line() -> None:
+    findings = [("genre", "Novels."), ("mood", "Calm; quiet.")]
+    text = find_template("kar/synthesis_item").render(title="Emma", findings=findings)
+    assert text.split("\n")[:4] == [
+        'The item is "Emma".',
+        "Partial answers about this item:",
+        "- genre: Novels.",
+        "- mood: Calm; quiet.",
+    ]
+    assert text.endswith("Add nothing new.")
+
+
+def test_kar_corrections_say_what_was_said_and_what_is_so() -> None:
+    told = [("Emma is a western.", "genre of 'Emma': Romance"), ("It is new.", "year: 1815")]
+    lines = find_template("kar/correction").render(corrections=told).split("\n")
+    assert lines[1:3] == [
+        "- You said: Emma is a western. The catalogue says: genre of 'Emma': Romance.",
+        "- You said: It is new. The catalogue says: year: 1815.",
+    ]
+    assert lines[3].startswith("Write your answer again")
+
+
+@pytest.mark.parametrize("name", ["group_items", "group_users_liked", "group_users_disliked"])
+def test_kar_groups_show_members_then_ask_with_the_factors(name: str) -> None:
+    text = find_template(f"kar/{name}").render(members=["Emma", "Dune"], factors=["genre", "mood"])
+    shown, asked = text.split("\n")
+    assert shown.endswith(': "Emma", "Dune".')
+    assert asked.endswith("in a few plain sentences (consider genre, mood).")
+    assert ("dislikes" in shown) == name.endswith("disliked")
+
+
 def test_kar_books_have_a_brand_where_it_is_known() -> None:
     template = find_template("kar/item_books")
     known = template.render(title="Emma", brand="Penguin", factors=["genre"])
@@ -319,6 +370,15 @@ def test_notellm_notes_are_json_and_never_hold_their_answer() -> None:
     assert "topics" not in topics.asked
     assert topics.render_section("answer", {"topics": ["baking", "tea"]}) == "baking, tea"
     assert category.render_section("answer", {"category": "Food"}) == "Food"
+
+
+def test_notellm_summary_asks_for_json() -> None:
+    template = find_template("notellm/summary")
+    system = template.render_section("system", {})
+    assert '"summary" and "topics"' in system
+    shown = template.render(title="Cake", topics=[], description='A "moist" one')
+    assert json.loads(shown.removeprefix("Note: ")) == {"title": "Cake", "content": 'A "moist" one'}
+    assert not template.has_answer
 
 
 def test_item_texts() -> None:

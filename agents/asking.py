@@ -8,7 +8,7 @@ was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -32,7 +32,7 @@ from tastemaker.agents.sending import Batches, Carrier, Patience, Reply, Sender
 from tastemaker.agents.troubles import Trouble
 from tastemaker.errors import StageError, UserError
 
-__all__ = ["Asker", "Outcome", "Request", "Tally"]
+__all__ = ["Asker", "Outcome", "Request", "Tally", "changes_of"]
 
 Outcome = Knowledge | Failure
 
@@ -247,7 +247,7 @@ class Asker:
         return None
 
     def _carrier(self, conversations: Sequence[Sequence[Message]], attempt: int) -> Carrier:
-        changes = self._changes(attempt)
+        changes = changes_of(self.params, attempt, varied=self._varied)
         if isinstance(self._model, BatchedChatModel):
             return Batches(
                 self._model,
@@ -267,15 +267,6 @@ class Asker:
             max_tokens=int(self.params.get("max_tokens") or 0),
             changes=changes,
         )
-
-    def _changes(self, attempt: int) -> dict[str, Any]:
-        """What a repeated question changes: without chance the same answer would come again."""
-        if not attempt:
-            return {}
-        changes: dict[str, Any] = {"seed": int(self.params.get("seed") or 0) + attempt}
-        if not self.params.get("temperature"):
-            changes["temperature"] = _RETRY_TEMPERATURE
-        return {name: value for name, value in changes.items() if name in self._varied}
 
     def _outcome(
         self,
@@ -383,3 +374,21 @@ def _finish_reason(message: AIMessage) -> str:
         about = {**about, "finish_reason": dict(incomplete).get("reason")}
     names = ("finish_reason", "stop_reason", "done_reason", "stopReason")
     return next((str(about[name]) for name in names if about.get(name)), "")
+
+
+def changes_of(
+    params: Mapping[str, Any], attempt: int, *, varied: Collection[str] = ("seed", "temperature")
+) -> dict[str, Any]:
+    """What a repeated question changes: without chance the same answer would come again.
+
+    Args:
+        params: Generation parameters.
+        attempt: Unusable answers so far.
+        varied: Parameters that may be changed.
+    """
+    if not attempt:
+        return {}
+    changes: dict[str, Any] = {"seed": int(params.get("seed") or 0) + attempt}
+    if not params.get("temperature"):
+        changes["temperature"] = _RETRY_TEMPERATURE
+    return {name: value for name, value in changes.items() if name in varied}

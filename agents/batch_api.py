@@ -21,7 +21,7 @@ from typing import Any
 from openai.types import Batch
 
 from tastemaker.agents.answers import Acceptance
-from tastemaker.agents.asking import Outcome, Request, Tally
+from tastemaker.agents.asking import Outcome, Request, Tally, changes_of
 from tastemaker.agents.batch_ledger import BatchLedger, Line, Part
 from tastemaker.agents.batch_service import ENDPOINT, Answered, BatchService
 from tastemaker.agents.knowledge import (
@@ -42,7 +42,6 @@ __all__ = ["BatchAsker"]
 _MOST_LINES, _MOST_BYTES = 50_000, 200_000_000  # of a file, by OpenAI's terms
 _OVER = ("completed", "failed", "expired", "cancelled")
 _QUEUE_FULL = "token_limit_exceeded"
-_RETRY_TEMPERATURE = 0.7
 _BLOCK = 500  # answers a transaction
 _SLOWER = 1.5
 _MOST_ERRORS = 10  # of a file that the service did not accept, shown in full
@@ -262,7 +261,7 @@ class BatchAsker:
         self._budget.settle(self._reserved.pop(name, 0.0), cost)
 
     def _line(self, key: str, request: Request, attempt: int) -> Line:
-        params = {**self.params, **self._changes(attempt)}
+        params = {**self.params, **changes_of(self.params, attempt)}
         if "max_tokens" in params:  # the name that all of OpenAI's models take
             params["max_completion_tokens"] = params.pop("max_tokens")
         body = {"model": self._model, "messages": list(request.messages), **params}
@@ -270,15 +269,6 @@ class BatchAsker:
         about = asdict(request)
         del about["messages"]
         return Line(key, attempt, text, about)
-
-    def _changes(self, attempt: int) -> dict[str, Any]:
-        """What a repeated question changes, as in `Asker`."""
-        if not attempt:
-            return {}
-        changes: dict[str, Any] = {"seed": int(self.params.get("seed") or 0) + attempt}
-        if not self.params.get("temperature"):
-            changes["temperature"] = _RETRY_TEMPERATURE
-        return changes
 
     def _submit(self, part: Part, ledger: BatchLedger) -> None:
         texts = (line.text for line in ledger.lines(part.part))

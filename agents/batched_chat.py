@@ -68,7 +68,7 @@ class BatchedChatModel(BaseChatModel):
             if return_exceptions and isinstance(error, Exception):
                 return [error] * len(inputs)
             raise
-        for run, answer in zip(runs, answers, strict=True):
+        for run, answer in zip(runs, answers, strict=bool(runs)):
             run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=answer)]]))
         return answers
 
@@ -79,24 +79,34 @@ class BatchedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        (answer,) = self.answer_many([messages], stop=stop)
+        (answer,) = self.answer_many([messages], stop=stop, **kwargs)
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
     def _start_runs(
         self, conversations: Sequence[list[BaseMessage]], configs: Sequence[RunnableConfig]
     ) -> list[CallbackManagerForLLMRun]:
-        runs = []
-        for messages, config in zip(conversations, configs, strict=True):
-            manager = CallbackManager.configure(
-                config.get("callbacks"),
-                self.callbacks,
-                self.verbose,
-                config.get("tags"),
-                self.tags,
-                config.get("metadata"),
-                self.metadata,
-            )
-            runs += manager.on_chat_model_start(
+        """One run per conversation; none at all where nobody listens."""
+        known: dict[str, CallbackManager] = {}
+        managers = []
+        for config in configs:
+            told = repr((id(config.get("callbacks")), config.get("tags"), config.get("metadata")))
+            if told not in known:
+                known[told] = CallbackManager.configure(
+                    config.get("callbacks"),
+                    self.callbacks,
+                    self.verbose,
+                    config.get("tags"),
+                    self.tags,
+                    config.get("metadata"),
+                    self.metadata,
+                )
+            managers.append(known[told])
+        if not any(manager.handlers for manager in known.values()):
+            return []
+        return [
+            run
+            for manager, messages, config in zip(managers, conversations, configs, strict=True)
+            for run in manager.on_chat_model_start(
                 self._serialized,
                 [messages],
                 invocation_params=self._get_invocation_params(),
@@ -104,4 +114,4 @@ class BatchedChatModel(BaseChatModel):
                 run_id=config.get("run_id"),
                 batch_size=len(conversations),
             )
-        return runs
+        ]

@@ -2,8 +2,8 @@
 
     python benchmarks/reasoning.py [--quick] [--json] [--only generation|store|million]
 
-* KAR item prompts through the local chat model, against `pipeline("text-generation")` one by
-  one (a sample of the same prompts, for it takes a second or more each). Both in the same precision.
+* KAR item prompts through the local chat model, against `pipeline("text-generation")` one by one (a
+  sample of the same prompts, for each takes seconds). Both in the same precision.
 * What the store costs a record, synced to disk.
 * A million users through questions, chain, store and Parquet with a scripted model, in a process
   of its own: rate and peak memory.
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", choices=["generation", "store", "million"])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.users:
@@ -58,7 +59,9 @@ def main() -> None:
         return
     lines: list[dict[str, Any]] = []
     if options.only in (None, "generation"):
-        lines += generation(48 if options.quick else PROMPTS, 1 if options.quick else 3)
+        lines += generation(
+            48 if options.quick else PROMPTS, 1 if options.quick else options.rounds
+        )
     if options.only in (None, "store"):
         lines += store_overhead(200 if options.quick else 2000)
     if options.only in (None, "million"):

@@ -12,10 +12,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tastemaker.stage import Advance
@@ -70,6 +73,14 @@ class _Lines:
             )
 
 
+class _Speed(ProgressColumn):
+    """Finished units a second."""
+
+    def render(self, task: Task) -> Text:
+        """As `2.5/s`, empty in the beginning."""
+        return Text(f"{task.speed:.3g}/s" if task.speed else "")
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -77,6 +88,7 @@ def _bar(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        _Speed(),
         TextColumn("[dim]{task.fields[note]}"),
         console=console,
         transient=True,

@@ -37,6 +37,7 @@ from tastemaker.methods.asking import (
 )
 from tastemaker.methods.base import load_requests, load_split
 from tastemaker.methods.collective import collective_rows
+from tastemaker.methods.keeping import STORE
 from tastemaker.prompts.audit import audit_user_texts
 from tastemaker.recipe import ReasonConfig, Recipe
 from tastemaker.stage import Advance, Run, Stage, Workspace, atomic_file
@@ -51,7 +52,6 @@ __all__ = [
     "reason_stage",
 ]
 
-STORE = "knowledge.sqlite"
 KINDS = ("user", "item")
 _BLOCK = 2048  # questions at a time
 _BATCH_API_BLOCK = 50_000  # a file of OpenAI's holds no more, and each takes hours

@@ -29,6 +29,7 @@ SMALL = [
     "reason.max_items=12",
     "reason.max_tokens=4",
     "reason.history_cap=5",
+    "reason.truncated=keep",
     "train.epochs=1",
     "evaluate.bootstrap=100",
 ]
@@ -195,7 +196,8 @@ def test_kill_9_while_reasoning_generates_only_what_is_missing(tmp_path: Path) -
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "name: r\nmethods: [kar]\ndata: {source: movielens-small}\n"
-        "reason: {max_users: 4, max_items: 28, max_tokens: 6, history_cap: 2, batch_size: 2}\n"
+        "reason: {max_users: 4, max_items: 28, max_tokens: 6, history_cap: 2, batch_size: 2,\n"
+        "  truncated: keep}\n"
     )
     store = tmp_path / "runs" / "r" / "knowledge.sqlite"
     command = [sys.executable, "-m", "tastemaker.cli", "reason", str(recipe)]
@@ -211,7 +213,7 @@ def test_kill_9_while_reasoning_generates_only_what_is_missing(tmp_path: Path) -
     assert found.returncode == 0, found.stderr
     whole = stored(store)
     assert whole > kept
-    assert f"{whole - kept} texts generated now" in found.stdout
+    assert f"{whole - kept} answers now" in found.stdout
     assert pl.read_parquet(tmp_path / "runs" / "r" / "reason" / "knowledge.parquet").height == whole
 
 

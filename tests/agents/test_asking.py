@@ -5,7 +5,7 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -451,9 +451,17 @@ def test_an_interrupt_while_storing_loses_nothing(
     assert 0 < len(store) == model.total < 400
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C interrupts, also in a worker of pytest-xdist, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("after", [1, 2, 3, 30, 77, 200, 201, 202])
 def test_interrupted_by_a_signal_at_any_moment_it_loses_nothing(
-    store: KnowledgeStore, after: int
+    store: KnowledgeStore, heeded: None, after: int
 ) -> None:
     def script(said: str, count: int, changes: dict[str, Any]) -> str:
         if model.total == after:

@@ -28,7 +28,7 @@ from tastemaker.agents.knowledge import (
     without_credentials,
 )
 from tastemaker.agents.limits import Budget, Price, Rate
-from tastemaker.agents.sending import Batches, Carrier, Patience, Reply, Sender
+from tastemaker.agents.sending import Batches, Carrier, Patience, Reply, Sender, tokens_about
 from tastemaker.agents.troubles import Trouble
 from tastemaker.errors import StageError, UserError
 
@@ -115,6 +115,8 @@ class Asker:
         rate: Requests and tokens a minute.
         budget: What may be spent.
         price: Money per million tokens; None when unknown.
+        context: Tokens that a remote model reads, prompt and answer; when None, what LangChain
+            knows of it. A model of this process counts by itself.
         varied: Parameters that a repeated question may change (`seed`, `temperature`).
         advance: Told how many requests are done, and a note, each time.
         clock: Tells when an answer was created.
@@ -139,6 +141,7 @@ class Asker:
         rate: Rate | None = None,
         budget: Budget | None = None,
         price: Price | None = None,
+        context: int | None = None,
         varied: Sequence[str] = ("seed", "temperature"),
         advance: Callable[..., None] = lambda done, note="": None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -149,6 +152,7 @@ class Asker:
         self._batch_size, self._concurrency = batch_size, concurrency
         self._invalid_retries, self._patience = invalid_retries, patience or Patience()
         self._rate, self._budget, self._price = rate or Rate(), budget or Budget(), price
+        self._context = context
         self._varied, self._clock = frozenset(varied), clock
         self.advance = advance
         self.tally = Tally(cost=None if price is None else 0.0)
@@ -179,6 +183,7 @@ class Asker:
         found |= {key: one for key, one in failures.items() if self._given_up(one)}
         self.tally.known += len(found)
         before = {key: one for key, one in failures.items() if key not in found}
+        self._check_room([one for key, one in wanted.items() if key not in found])
         for attempt in range(self._invalid_retries + 1):
             # Those with the fewest answers first, each round with another seed.
             now = {
@@ -192,6 +197,21 @@ class Asker:
                 else:
                     found[one.key] = one
         return [_about(found[key], request) for key, request in zip(keys, requests, strict=True)]
+
+    def _check_room(self, requests: Collection[Request]) -> None:
+        """Refuse prompts that are too long before the first of them is paid for."""
+        if not requests or isinstance(self._model, BatchedChatModel):
+            return
+        profile: Mapping[str, Any] = getattr(self._model, "profile", None) or {}
+        context = self._context or profile.get("max_input_tokens")
+        longest = max(tokens_about(request.messages) for request in requests)
+        room = int(self.params.get("max_tokens") or 0)
+        if context and longest + room > context:
+            raise UserError(
+                f"a prompt of about {longest:,} tokens and an answer of {room:,} do not fit into "
+                f"the {context:,} tokens of {self.model_name}.",
+                remedy="Lower reason.history_cap or reason.max_tokens, or correct reason.context.",
+            )
 
     def _given_up(self, failure: Failure) -> bool:
         return failure.final or failure.attempts > self._invalid_retries

@@ -26,7 +26,7 @@ from tastemaker.agents.knowledge import Message
 from tastemaker.agents.limits import Budget, BudgetReached, Price, Rate
 from tastemaker.agents.troubles import Trouble, diagnose
 
-__all__ = ["Batches", "Carrier", "Patience", "Reply", "Sender", "tokens_at_most"]
+__all__ = ["Batches", "Carrier", "Patience", "Reply", "Sender", "tokens_about", "tokens_at_most"]
 
 _LETTERS = string.ascii_letters.encode()
 _LETTERS_PER_TOKEN = 2  # English has four or five; of all else every byte may be a token
@@ -83,6 +83,11 @@ def tokens_at_most(messages: Conversation) -> int:
         others = len(text.translate(None, _LETTERS))
         tokens += others + (len(text) - others) // _LETTERS_PER_TOKEN
     return tokens
+
+
+def tokens_about(messages: Conversation) -> int:
+    """Tokens of a conversation, as English has them: four bytes each."""
+    return sum(len(message["content"].encode("utf-8", "replace")) for message in messages) // 4
 
 
 class Carrier(Protocol):

@@ -1,6 +1,6 @@
 """Encoding texts with MiniLM: ours against SentenceTransformer.encode at its best batch size.
 
-    python benchmarks/encoding.py [--quick] [--json]
+    python benchmarks/encoding.py [--quick] [--json] [--texts N] [--rounds N]
 
 Texts of 20 to 250 words are made of MovieLens titles, as generated knowledge is. The rival's batch
 size is first chosen on a part of them. Then both sides run in this process on the same texts,
@@ -42,8 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--texts", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    count, part, rounds = (128, 64, 1) if options.quick else (10_000, 1000, 3)
+    count, part, rounds = options.texts, max(64, options.texts // 10), options.rounds
+    if options.quick:
+        count, part, rounds = 128, 64, 1
     line = compare(knowledge(count), part, rounds)
     print(json.dumps(line) if options.json else f"{line['name']}: {line['ratio']}x  {line}")
 

@@ -5,7 +5,7 @@
 * KAR item prompts through the local chat model, against `pipeline("text-generation")` one by one (a
   sample of the same prompts, for each takes seconds). Both in the same precision.
 * What the store costs a record, synced to disk.
-* A million users through questions, chain, store and Parquet with a scripted model, in a process
+* A million users through questions, chain and store with a scripted model, in a process
   of its own: rate and peak memory.
 """
 

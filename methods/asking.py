@@ -140,6 +140,7 @@ def asker_of(
         batch_size=config.batch_size,
         concurrency=config.concurrency,
         rate=Rate(requests=config.requests_per_minute, tokens=config.tokens_per_minute),
+        context=config.context,
         varied=varied_by(config.model),
         **shared,
     )

@@ -25,7 +25,7 @@ demo: $(READY)  ## set up, then run the packaged quickstart recipe
 	$(BIN)/tastemaker quickstart
 
 test: $(READY)  ## set up, then run the default test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -81,15 +81,25 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
+class _Bars(Progress):
+    """Bars, each with its note on a line of its own."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, then the notes."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["note"]:
+                yield Text(f"  {task.fields['note']}", style="dim", overflow="ellipsis")
+
+
 def _bar(console: Console) -> Progress:
-    return Progress(
+    return _Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         _Speed(),
-        TextColumn("[dim]{task.fields[note]}"),
         console=console,
         transient=True,
     )

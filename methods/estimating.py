@@ -34,7 +34,7 @@ class Estimate:
     Attributes:
         users: Questions about users.
         items: Questions about items.
-        answered: Requests whose answer is in the store.
+        answered: Requests whose answer, or final failure, is in the store.
         requests: Requests still to be sent, repeated ones not counted.
         prompt_tokens: Of these.
         completion_tokens: Of these; the limit where nothing was probed.
@@ -63,7 +63,7 @@ class Estimate:
         told = f"{self.probed:,} requests asked, answers kept"
         return [
             f"questions  {self.users:,} users, {self.items:,} items",
-            f"requests   {self.requests:,} to send, {self.answered:,} answered already",
+            f"requests   {self.requests:,} to send, {self.answered:,} in the store",
             f"tokens     {self.prompt_tokens:,} to read, {self.completion_tokens:,} to write",
             f"time       {lasting}{per}",
             f"cost       {money}",

@@ -216,7 +216,7 @@ def _reason(config: ReasonConfig, space: Workspace) -> Mapping[str, Any]:
     asked = questions_of(config, split, space.run)
     counts = Counter(dict.fromkeys(KINDS, 0))
     lost = dropped = 0
-    label = f"reasoning about {len(asked.users):,} users and {len(asked.items):,} items"
+    label = f"{len(asked.users):,} users, {len(asked.items):,} items"
     with (
         KnowledgeStore(space.run.folder / STORE) as store,
         space.report.track(label, len(asked)) as advance,

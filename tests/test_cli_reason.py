@@ -52,7 +52,7 @@ def remote(service: FaultProxy, *more: str) -> list[str]:
 def test_an_estimate_and_then_the_job(tastemaker: Call, recipe: Path) -> None:
     estimated = tastemaker("reason", "r.yaml", "--estimate", "--probe", "1", cwd=recipe.parent)
     assert estimated.returncode == 0, estimated.stderr
-    assert "requests   20 to send, 2 answered already" in estimated.stdout
+    assert "requests   20 to send, 2 in the store" in estimated.stdout
     assert "cost       unknown: set reason.price" in estimated.stdout
     assert max(map(len, estimated.stdout.splitlines())) <= 80
     told = tastemaker("reason", "r.yaml", "--estimate", "--probe", "0", "--json", cwd=recipe.parent)

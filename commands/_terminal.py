@@ -67,7 +67,8 @@ class _Lines:
         if now - self._shown >= QUIET_SECONDS:
             self._shown = now
             elapsed = now - self._started
-            more = f", {note}" if note else ""
+            more = f", {self._done / elapsed:.2g}/s" if self._done else ""
+            more += f", {note}" if note else ""
             self._write(
                 f"  {self._label}: {self._done:,} of {self._total:,} ({elapsed:.0f} s{more})"
             )

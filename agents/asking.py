@@ -32,7 +32,7 @@ from tastemaker.agents.sending import Batches, Carrier, Patience, Reply, Sender,
 from tastemaker.agents.troubles import Trouble
 from tastemaker.errors import StageError, UserError
 
-__all__ = ["Asker", "Outcome", "Request", "Tally", "changes_of"]
+__all__ = ["Asker", "Outcome", "Request", "Tally", "changes_of", "told_of"]
 
 Outcome = Knowledge | Failure
 
@@ -86,6 +86,25 @@ class Tally:
     completion_tokens: int = 0
     cost: float | None = None
     reasons: dict[str, int] = field(default_factory=dict)
+
+    def paid(self, prompt_tokens: int, completion_tokens: int, cost: float | None) -> None:
+        """Count one answer, usable or not."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count a request that nothing more is tried for."""
+        if isinstance(outcome, Failure):
+            self.failed += 1
+            self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
+        else:
+            self.answered += 1
+
+    def kept(self) -> str:
+        """What a job that ends early leaves."""
+        return f"{self.answered:,} answers of this run are kept; run the command again to go on."
 
     def note(self) -> str:
         """Tokens, cost and failures in a few words, for a progress bar."""
@@ -196,7 +215,7 @@ class Asker:
                     before[one.key] = one
                 else:
                     found[one.key] = one
-        return [_about(found[key], request) for key, request in zip(keys, requests, strict=True)]
+        return [told_of(found[key], request) for key, request in zip(keys, requests, strict=True)]
 
     def _check_room(self, requests: Collection[Request]) -> None:
         """Refuse prompts that are too long before the first of them is paid for."""
@@ -349,23 +368,14 @@ class Asker:
 
     def _count(self, replies: Sequence[Reply], outcomes: Sequence[Outcome]) -> None:
         for asked, given, cost in map(self._paid, replies):
-            self.tally.prompt_tokens += asked
-            self.tally.completion_tokens += given
-            if cost is not None:
-                self.tally.cost = (self.tally.cost or 0.0) + cost
+            self.tally.paid(asked, given, cost)
         over = [one for one in outcomes if not self._goes_on(one)]
         for one in over:
-            if isinstance(one, Failure):
-                self.tally.failed += 1
-                self.tally.reasons[one.reason] = self.tally.reasons.get(one.reason, 0) + 1
-            else:
-                self.tally.answered += 1
+            self.tally.ended(one)
         self.advance(len(over), self.tally.note())
 
     def _ended(self, trouble: Trouble) -> Exception:
-        kept = (
-            f"{self.tally.answered:,} answers of this run are kept; run the command again to go on."
-        )
+        kept = self.tally.kept()
         if trouble.reason == "budget":
             return StageError(f"{trouble.detail}\n{kept}")
         if trouble.reason == "refused":
@@ -379,7 +389,8 @@ def _attempts(failure: Failure | None) -> int:
     return failure.attempts if failure is not None else 0
 
 
-def _about(outcome: Outcome, request: Request) -> Outcome:
+def told_of(outcome: Outcome, request: Request) -> Outcome:
+    """The outcome as that of this request: equal questions may be about different entities."""
     about = {name: getattr(request, name) for name in _OF_THE_REQUEST}
     same = all(getattr(outcome, name) == value for name, value in about.items())
     return outcome if same else replace(outcome, **about)

@@ -21,7 +21,7 @@ from typing import Any
 from openai.types import Batch
 
 from tastemaker.agents.answers import Acceptance
-from tastemaker.agents.asking import Outcome, Request, Tally, changes_of
+from tastemaker.agents.asking import Outcome, Request, Tally, changes_of, told_of
 from tastemaker.agents.batch_ledger import BatchLedger, Line, Part
 from tastemaker.agents.batch_service import ENDPOINT, Answered, BatchService
 from tastemaker.agents.knowledge import (
@@ -154,11 +154,7 @@ class BatchAsker:
                 self._service.close()
         found: dict[str, Outcome] = {**self.store.get_many(wanted)}
         found |= self.store.failures(key for key in wanted if key not in found)
-        about = ("kind", "entity", "chain", "step", "version", "cut_time")
-        return [
-            replace(found[key], **{name: getattr(request, name) for name in about})
-            for key, request in zip(keys, requests, strict=True)
-        ]
+        return [told_of(found[key], request) for key, request in zip(keys, requests, strict=True)]
 
     def _finish(self, wanted: Mapping[str, Request], ledger: BatchLedger) -> None:
         """Plan, submit and collect until every request has its outcome."""
@@ -179,7 +175,7 @@ class BatchAsker:
                 break
             room = True
         if stop is not None:
-            raise StageError(f"{stop}\n{self._kept()}")
+            raise StageError(f"{stop}\n{self.tally.kept()}")
 
     def _recover(self, ledger: BatchLedger) -> None:
         """Find the batches of parts whose submission an earlier process did not write down."""
@@ -354,7 +350,7 @@ class BatchAsker:
         ledger.end(part.part, "collected")
         self._settle(part.part)
         if stop is not None:
-            raise UserError(f"{self.model_name}: {stop.detail}", remedy=self._kept())
+            raise UserError(f"{self.model_name}: {stop.detail}", remedy=self.tally.kept())
 
     def _keep(
         self, answers: Sequence[Answered], part: Part, ledger: BatchLedger, *, seconds: float
@@ -401,10 +397,7 @@ class BatchAsker:
         asked, given = one.prompt_tokens, one.completion_tokens
         cost = self._price.of(asked, given) if self._price and asked + given else None
         self._settle(one.key, cost)
-        self.tally.prompt_tokens += asked
-        self.tally.completion_tokens += given
-        if cost is not None:
-            self.tally.cost = (self.tally.cost or 0.0) + cost
+        self.tally.paid(asked, given, cost)
         if before is not None:
             asked, given = asked + before.prompt_tokens, given + before.completion_tokens
             cost = before.cost if cost is None else cost + (before.cost or 0.0)
@@ -426,14 +419,10 @@ class BatchAsker:
     def _count(self, outcomes: Iterable[Outcome]) -> None:
         done = 0
         for one in outcomes:
-            if isinstance(one, Knowledge):
-                self.tally.answered += 1
-            elif self._given_up(one) or self._tried[one.key] >= self._tries:
-                self.tally.failed += 1
-                self.tally.reasons[one.reason] = self.tally.reasons.get(one.reason, 0) + 1
-            else:
-                continue
-            done += one.key in self._wanted
+            tried = self._tried[one.key] >= self._tries
+            if isinstance(one, Knowledge) or self._given_up(one) or tried:
+                self.tally.ended(one)
+                done += one.key in self._wanted
         self.advance(done, self.tally.note())
 
     def _interrupted(self, ledger: BatchLedger) -> KeyboardInterrupt:
@@ -446,11 +435,6 @@ class BatchAsker:
             )
             self._tell(message)
         return KeyboardInterrupt(message)
-
-    def _kept(self) -> str:
-        return (
-            f"{self.tally.answered:,} answers of this run are kept; run the command again to go on."
-        )
 
 
 def _told(batch: Batch | None) -> str:

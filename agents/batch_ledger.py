@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tastemaker.agents.knowledge import KnowledgeStore
+from tastemaker.agents.knowledge import KnowledgeStore, transaction
 from tastemaker.stage import digest
 
 __all__ = ["BatchLedger", "Line", "Part", "State"]
@@ -125,7 +124,7 @@ class BatchLedger:
             now: Unix second.
         """
         content = digest(sorted((line.key, line.text) for line in lines))
-        with self._transaction():
+        with transaction(self._connection):
             query = "SELECT count(*) FROM batch_parts WHERE content = ?"
             earlier = self._connection.execute(query, [content]).fetchone()[0]
             part = Part(
@@ -188,13 +187,13 @@ class BatchLedger:
 
     def end(self, part: str, state: Literal["collected", "failed", "forgotten"]) -> None:
         """Close a part: all of it is in the store, or nothing will come of it."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM batch_lines WHERE part = ?", [part])
             self._set(part, state)
 
     def drop(self, part: str) -> None:
         """Take back a part that was never submitted, as if it had not been planned."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM batch_lines WHERE part = ?", [part])
             self._connection.execute("DELETE FROM batch_parts WHERE part = ?", [part])
 
@@ -202,17 +201,6 @@ class BatchLedger:
         columns = ", ".join(f"{name} = ?" for name in ("state", *more))
         query = f"UPDATE batch_parts SET {columns} WHERE part = ?"
         self._connection.execute(query, [state, *more.values(), part])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 _LINE = "SELECT key, attempt, text, about FROM batch_lines WHERE part = ?"

@@ -18,9 +18,13 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 
-__all__ = ["BatchedChatModel", "Conversation"]
+from tastemaker.errors import UserError
+
+__all__ = ["BatchedChatModel", "Conversation", "role_of"]
 
 Conversation = Sequence[BaseMessage]
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
 class BatchedChatModel(BaseChatModel):
@@ -115,3 +119,17 @@ class BatchedChatModel(BaseChatModel):
                 batch_size=len(conversations),
             )
         ]
+
+
+def role_of(message: BaseMessage) -> str:
+    """What chat templates call the speaker of a message.
+
+    Raises:
+        UserError: it is of a tool, or of another kind that a model of this process cannot read.
+    """
+    if message.type not in _ROLES:
+        raise UserError(
+            f"a local model cannot read a message of type '{message.type}'.",
+            allowed=f"types: {', '.join(sorted(_ROLES))}",
+        )
+    return _ROLES[message.type]

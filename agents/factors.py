@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,14 +85,10 @@ def as_recipe_lines(factors: Sequence[str]) -> str:
 
 def _entries(text: str) -> Iterator[str]:
     """Texts of the list, still as written."""
-    listed = _JSON.search(text)
-    if listed:
-        try:
-            yield from _leaves(json.loads(listed[0]))
-        except ValueError:
-            pass
-        else:
-            return
+    listed = _json(text)
+    if listed is not None:
+        yield from _leaves(listed)
+        return
     lines = _ITEM.findall(text)
     if len(lines) > 1:
         yield from lines
@@ -103,6 +100,15 @@ def _entries(text: str) -> Iterator[str]:
         whole = lines[0] if lines else text
         intro, colon, after = whole.partition(":")
         yield from re.split(r"[,;\n]\s*(?:and\s+)?", after if colon and "," not in intro else whole)
+
+
+def _json(text: str) -> Any:
+    """The JSON list or object inside an answer; None when there is none that can be read."""
+    found = _JSON.search(text)
+    try:
+        return json.loads(found[0]) if found else None
+    except ValueError:
+        return None
 
 
 def _leaves(value: object) -> Iterator[str]:

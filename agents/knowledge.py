@@ -28,6 +28,7 @@ __all__ = [
     "Message",
     "Spent",
     "request_key",
+    "transaction",
     "without_credentials",
 ]
 
@@ -192,7 +193,7 @@ class KnowledgeStore:
                 failures.append(one)
         if not answers and not failures:
             return
-        with self._transaction():
+        with transaction(self._connection):
             if answers:
                 self._connection.executemany(_insert("knowledge"), map(_to_row, answers))
                 self._delete("failures", [one.key for one in answers])
@@ -236,7 +237,7 @@ class KnowledgeStore:
     def remove(self, keys: Iterable[str]) -> None:
         """Forget answers and failures, in one transaction."""
         wanted = list(keys)
-        with self._transaction():
+        with transaction(self._connection):
             for table in _TABLES:
                 self._delete(table, wanted)
 
@@ -288,7 +289,7 @@ class KnowledgeStore:
             # FULL rather than NORMAL: answers cost money, and one sync per batch costs little.
             self._connection.execute("PRAGMA synchronous = FULL")
             if version != _VERSION:
-                with self._transaction():
+                with transaction(self._connection):
                     self._bring_up_to_date()
         except BaseException:
             self._connection.close()
@@ -305,19 +306,6 @@ class KnowledgeStore:
                     self._connection.execute(change)
         self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")  # an interrupt came between two lines of ours
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
     def _check_version(self) -> int:
         tables = self._number("SELECT count(*) FROM sqlite_master")
@@ -338,6 +326,21 @@ class KnowledgeStore:
 
     def _number(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is executed inside is committed together, or not at all."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")  # an interrupt came between two lines of ours
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def request_key(

@@ -14,12 +14,10 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from pydantic import Field
 
-from tastemaker.agents.batched_chat import BatchedChatModel, Conversation
+from tastemaker.agents.batched_chat import BatchedChatModel, Conversation, role_of
 from tastemaker.errors import MissingError, UserError
 
 __all__ = ["LlamaCppChatModel", "check_llama_cpp", "load_llama_cpp"]
-
-_ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
 class LlamaCppChatModel(BatchedChatModel):
@@ -63,7 +61,7 @@ class LlamaCppChatModel(BatchedChatModel):
             try:
                 found = self.llama.create_chat_completion(
                     [
-                        {"role": _ROLES[message.type], "content": message.text}
+                        {"role": role_of(message), "content": message.text}
                         for message in conversation
                     ],
                     max_tokens=self.max_tokens,

@@ -14,19 +14,17 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage
 from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from tastemaker.agents.batched_chat import BatchedChatModel, Conversation
+from tastemaker.agents.batched_chat import BatchedChatModel, Conversation, role_of
 from tastemaker.errors import UserError
 from tastemaker.models.language import LanguageModel
 
 __all__ = ["LocalChatModel"]
-
-_ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
 class LocalChatModel(BatchedChatModel):
@@ -104,7 +102,7 @@ class LocalChatModel(BatchedChatModel):
             )
         texts = [
             tokenizer.apply_chat_template(
-                [{"role": _role(message), "content": message.text} for message in conversation],
+                [{"role": role_of(message), "content": message.text} for message in conversation],
                 tokenize=False,
                 add_generation_prompt=True,
             )
@@ -172,15 +170,6 @@ class LocalChatModel(BatchedChatModel):
                 "total_tokens": len(prompt) + len(tokens),
             },
         )
-
-
-def _role(message: BaseMessage) -> str:
-    if message.type not in _ROLES:
-        raise UserError(
-            f"a local model cannot read a message of type '{message.type}'.",
-            allowed=f"types: {', '.join(sorted(_ROLES))}",
-        )
-    return _ROLES[message.type]
 
 
 def _aligned(prompts: Sequence[list[int]], *, pad: int) -> tuple[Tensor, Tensor, int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -92,7 +93,7 @@ class Chain(Runnable[Question, Reasoned]):
     def reason(self, questions: Sequence[Question]) -> list[Reasoned]:
         """One result per question, in their order."""
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Digest of the templates: another wording is another version."""
         return digest([template.source for template in self.templates])[:12]

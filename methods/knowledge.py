@@ -27,7 +27,6 @@ from tastemaker.agents.reasoning import Asks, Chain, Reasoned, encoder_text
 from tastemaker.data.audit import problem_frame
 from tastemaker.data.findings import Finding, judged
 from tastemaker.data.splits import Split
-from tastemaker.data.tables import Tables
 from tastemaker.methods.asking import (
     asker_of,
     chain_of,
@@ -155,16 +154,16 @@ def questions_of(config: ReasonConfig, split: Split, run: Run) -> Asked:
     return Asked(
         items=_descending(popularity)[: config.max_items],
         users=users[np.sort(first)][: 0 if only_items else config.max_users],
-        cut=cut_of(config, split.tables, split),
+        cut=cut_of(config, split),
     )
 
 
-def cut_of(config: ReasonConfig, tables: Tables, split: Split) -> Cut:
+def cut_of(config: ReasonConfig, split: Split) -> Cut:
     """The cut a recipe names."""
     if config.cut == "oldest_half":
         return Cut(config.history_cap)
     if config.cut == "train":
-        trained = np.zeros(len(tables.interactions), dtype=np.bool_)
+        trained = np.zeros(len(split.tables.interactions), dtype=np.bool_)
         trained[split.train_events] = True
         return Cut(config.history_cap, rows=trained)
     return Cut(config.history_cap, before=int(config.cut.timestamp()))

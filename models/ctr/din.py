@@ -1,10 +1,13 @@
-"""DIN: attention of the candidate over the items of the history (arXiv 1706.06978, as in KAR)."""
+"""DIN: attention of the candidate over the steps of the history (arXiv 1706.06978, as in KAR)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tastemaker.models.ctr.inputs import Inputs, Shape
 from tastemaker.models.layers.activation import TargetAttention
 from tastemaker.models.layers.mlp import Mlp, xavier_normal_
 
@@ -12,48 +15,53 @@ __all__ = ["BACKBONE", "DIN"]
 
 
 class DIN(nn.Module):
-    """Deep interest network over item ids and star ratings.
+    """Deep interest network.
 
-    A history step [item, rating] is projected linearly to the width of the candidate; the final MLP
-    200-80-1 reads [interest, candidate, extra] (KAR §3). There is no user id, as in KAR.
+    Each step is projected linearly to the width of the candidate; weights are masked, not
+    softmaxed; the final MLP reads [interest, candidate, context, text vectors] (KAR §3).
 
     Args:
-        n_items: Rows of the item table: 0 is padding, 1 stands for rare and unseen items.
-        n_ratings: Rows of the rating table: 0 is padding.
-        dim: Embedding size; KAR: 32.
-        extra_dim: Size of the extra features; 0 without.
+        shape: Fields that it reads.
+        hidden: Hidden sizes of the final MLP; KAR: 200 and 80.
+        attention: Hidden sizes of the activation unit; KAR: 32 and 16.
+        softmax: Whether the weights of a history sum to one; off in the paper and in KAR.
+        dropout: Share of hidden units left out in training, 0 to 1; KAR: 0.
     """
 
-    def __init__(self, n_items: int, n_ratings: int, *, dim: int, extra_dim: int = 0) -> None:
+    reads_steps: ClassVar[bool] = True
+    first_order: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        hidden: tuple[int, ...] = (200, 80),
+        attention: tuple[int, ...] = (32, 16),
+        softmax: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.items = nn.Embedding(n_items, dim, padding_idx=0)
-        self.ratings = nn.Embedding(n_ratings, dim, padding_idx=0)
-        self.step = nn.Linear(2 * dim, dim)
-        self.attention = TargetAttention(dim)
-        self.head = Mlp((2 * dim + extra_dim, 200, 80, 1))
-        for layer in (self.items, self.ratings, self.step):
-            xavier_normal_(layer)
+        width = shape.candidate * shape.dim
+        self.steps = nn.ModuleList(nn.Linear(fields * shape.dim, width) for fields in shape.steps)
+        self.steps.apply(xavier_normal_)
+        self.attention = nn.ModuleList(
+            TargetAttention(width, hidden=attention, softmax=softmax) for _ in shape.steps
+        )
+        interests = len(shape.steps) * width
+        read = interests + width + shape.context * shape.dim + shape.text
+        self.head = Mlp((read, *hidden, 1), dropout=dropout)
 
-    def forward(
-        self, item: Tensor, history: Tensor, ratings: Tensor, extra: Tensor | None = None
-    ) -> Tensor:
-        """Log-odds of a like.
-
-        Args:
-            item: Integers [B], candidates.
-            history: Integers [B, L], items of earlier events; 0 is padding.
-            ratings: Integers [B, L], rating level of each of them.
-            extra: Float [B, extra_dim], further features of the row.
-
-        Returns:
-            Float [B].
-        """
-        mask = history != 0
-        candidate = self.items(item)
-        steps = torch.cat([self.items(history[mask]), self.ratings(ratings[mask])], dim=-1)
-        interest = self.attention(candidate, self.step(steps), mask)
-        parts = [interest, candidate] if extra is None else [interest, candidate, extra]
-        return self.head(torch.cat(parts, dim=-1)).squeeze(-1)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Log-odds of a like, float [B]."""
+        candidate = inputs.candidate.flatten(1)
+        interests = [
+            attention(candidate, project(steps.values), steps.mask)
+            for project, attention, steps in zip(
+                self.steps, self.attention, inputs.steps, strict=True
+            )
+        ]
+        read = [*interests, candidate, inputs.context.flatten(1), inputs.text]
+        return self.head(torch.cat(read, dim=1)).squeeze(-1)
 
 
 BACKBONE = DIN

@@ -49,18 +49,22 @@ class Dice(nn.Module):
 
 
 class TargetAttention(nn.Module):
-    """Weighted sum of history steps; weights from an MLP on [q, k, q - k, q ∘ k], not softmaxed.
+    """Weighted sum of history steps; weights from an MLP on [q, k, q - k, q ∘ k].
 
     Only real steps reach the MLP, so padding neither costs time nor moves Dice's averages.
 
     Args:
         width: Size of candidate and history vectors.
         hidden: Hidden sizes; KAR: 32 and 16.
+        softmax: Whether the weights of a row sum to one; not so in DIN's paper and in KAR.
     """
 
-    def __init__(self, width: int, *, hidden: tuple[int, ...] = (32, 16)) -> None:
+    def __init__(
+        self, width: int, *, hidden: tuple[int, ...] = (32, 16), softmax: bool = False
+    ) -> None:
         super().__init__()
         self.unit = Mlp((4 * width, *hidden, 1), activation=Dice)
+        self._softmax = softmax
 
     def forward(self, candidate: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Interest of each row in its candidate.
@@ -73,7 +77,17 @@ class TargetAttention(nn.Module):
         Returns:
             Float [B, width]; zero where a history is empty.
         """
+        weights = self.weights(candidate, history, mask)
+        rows = mask.nonzero()[:, 0]
+        return torch.zeros_like(candidate).index_add(0, rows, weights[:, None] * history)
+
+    def weights(self, candidate: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """Weight of each real step, float [N]; arguments as those of `forward`."""
         rows = mask.nonzero()[:, 0]
         query = candidate[rows]
-        weights = self.unit(torch.cat([query, history, query - history, query * history], dim=-1))
-        return torch.zeros_like(candidate).index_add(0, rows, weights * history)
+        unit = [query, history, query - history, query * history]
+        weights = self.unit(torch.cat(unit, dim=-1)).squeeze(-1)
+        if not self._softmax:
+            return weights
+        spread = weights.new_full(mask.shape, -torch.inf).masked_scatter(mask, weights)
+        return torch.softmax(spread, dim=1)[mask]

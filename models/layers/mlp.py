@@ -17,6 +17,7 @@ class Mlp(nn.Module):
         sizes: Widths from input to output; at least two.
         activation: Makes the activation for a width.
         last_linear: Whether the last layer has no activation.
+        dropout: Share of units left out behind each activation while training, 0 to 1.
     """
 
     def __init__(
@@ -25,12 +26,15 @@ class Mlp(nn.Module):
         *,
         activation: Callable[[int], nn.Module] = lambda _: nn.ReLU(),
         last_linear: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(sizes):
-            layers += [nn.Linear(width_in, width_out), activation(width_out)]
-        self.layers = nn.Sequential(*(layers[:-1] if last_linear else layers))
+            behind = [activation(width_out), *([nn.Dropout(dropout)] if dropout else [])]
+            layers += [nn.Linear(width_in, width_out), *behind]
+        behind_last = len(behind) if last_linear else 0
+        self.layers = nn.Sequential(*layers[: len(layers) - behind_last])
         self.apply(xavier_normal_)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "data set": Kind("data/builtin", "DATASET"),
     "backbone": Kind("models/ctr", "BACKBONE"),
+    "re-ranker": Kind("models/rerank", "RERANKER"),
     "method": Kind("methods", "METHOD"),
 }
 

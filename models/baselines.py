@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
-from tastemaker.data.history import Past
 from tastemaker.data.splits import Split
 from tastemaker.errors import UserError
 from tastemaker.eval.protocol import Requests
+from tastemaker.models.statistics import Statistics, smoothed_log_odds
 
 __all__ = ["ItemMean", "LikedShare", "LikedShareAndItemMean"]
 
-_EDGE = 1e-4  # probabilities stay this far from 0 and 1, so that log-odds stay finite
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 Floats = NDArray[np.float64]
@@ -72,7 +71,7 @@ class ItemMean:
         likes, counts = self._likes[wanted], self._counts[wanted]
         if without is not None:
             likes, counts = likes - np.asarray(without, dtype=np.float64), counts - 1
-        return _log_odds(likes, counts, share=self._share, strength=self._strength)
+        return smoothed_log_odds(likes, counts, share=self._share, strength=self._strength)
 
     def save(self, folder: Path) -> None:
         """Write counts and settings."""
@@ -123,10 +122,10 @@ class LikedShare:
         """
         if self._split is None:
             raise _not_fitted(self.name)
-        past = self._split.histories.at(users, times, max_length=self._history)
-        labels = self._split.tables.interactions["label"].to_numpy()
-        likes = _sums(labels, past)
-        return _log_odds(likes, past.lengths, share=self._share, strength=self._strength)
+        statistics = Statistics(
+            self._split, share=self._share, length=self._history, user_strength=self._strength
+        )
+        return statistics.liked_share(users, times)
 
     def save(self, folder: Path) -> None:
         """Write the share and settings."""
@@ -202,23 +201,6 @@ class LikedShareAndItemMean:
 def _train_column(split: Split, column: str) -> NDArray[np.int64]:
     values = split.tables.interactions[column].to_numpy()[split.train]
     return values.astype(np.int64)
-
-
-def _sums(values: NDArray[np.int8], past: Past) -> NDArray[np.int64]:
-    """int64 [n], sum of `values` (one per event) over each past."""
-    running = np.zeros(len(past.events) + 1, dtype=np.int64)
-    np.cumsum(values[past.events], out=running[1:])
-    return np.diff(running[past.offsets])
-
-
-def _log_odds(likes: ArrayLike, counts: ArrayLike, *, share: float, strength: float) -> Floats:
-    """Log-odds of (likes + strength · share) / (counts + strength); `share` where that is 0 / 0."""
-    total = np.asarray(counts, dtype=np.float64) + strength
-    liked = np.asarray(likes, dtype=np.float64) + strength * share
-    known = total > 0
-    smoothed = np.where(known, liked / np.where(known, total, 1.0), share)
-    clipped = np.clip(smoothed, _EDGE, 1 - _EDGE)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 def _require_fitted(name: str, size: int) -> None:

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -71,15 +71,15 @@ class TrainingPlan:
         batch_size: Rows per step.
         epochs: At most so many passes over the training columns.
         patience: Epochs without a better validation AUC after which training stops.
-        seed: Of the order of the rows and of dropout.
+        seed: Of the initial weights, the order of the rows and dropout.
     """
 
-    learning_rate: float
-    weight_decay: float
-    batch_size: int
-    epochs: int
-    patience: int
-    seed: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 512
+    epochs: int = 20
+    patience: int = 3
+    seed: int = 0
 
 
 class Columns(Dataset[dict[str, Tensor]]):
@@ -96,14 +96,54 @@ class Columns(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One row, without a batch dimension."""
-        return {name: tensor[index] for name, tensor in self._tensors.items()}
+    def __getitem__(self, rows: int | Tensor) -> dict[str, Tensor]:
+        """One batch, every column at the rows int64 [B]; or one row, without that dimension."""
+        if isinstance(rows, int):
+            return {name: tensor[rows] for name, tensor in self._tensors.items()}
+        return {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """One batch: every column at `indices`."""
-        wanted = torch.tensor(indices)
-        return {name: tensor.index_select(0, wanted) for name, tensor in self._tensors.items()}
+
+class _Batches(Sampler[Tensor]):
+    """Row numbers of each batch as one tensor: no Python object is made per row.
+
+    Args:
+        length: Number of rows.
+        size: Rows of a batch; the last one may be smaller.
+        seed: Of the order, which differs from epoch to epoch; None keeps the rows as they are.
+    """
+
+    def __init__(self, length: int, *, size: int, seed: int | None) -> None:
+        self._length, self._size, self._seed, self._epoch = length, size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-self._length // self._size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.arange(self._length)
+        if self._seed is not None:
+            generator = torch.Generator().manual_seed(self._seed + self._epoch)
+            order = torch.randperm(self._length, generator=generator)
+        yield from order.split(self._size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch, also of one that a resumed training begins with."""
+        self._epoch = epoch
+
+
+class _ColumnTrainer(Trainer):
+    """The Trainer, fed batch by batch from columns."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of the training columns."""
+        return self._loader(self.train_dataset, self.args.train_batch_size, seed=self.args.seed)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Batches of the validation columns, in order."""
+        return self._loader(eval_dataset or self.eval_dataset, _EVALUATED_ROWS, seed=None)
+
+    def _loader(self, columns: Any, size: int, *, seed: int | None) -> DataLoader[Any]:
+        batches = _Batches(len(columns), size=size, seed=seed)
+        return DataLoader(columns, sampler=batches, batch_size=None, collate_fn=_as_is)
 
 
 def train_columns(
@@ -185,10 +225,9 @@ def _train(
         best = folder / Path(ended.best_model_checkpoint).name / "model.safetensors"
         model.load_state_dict(safetensors.torch.load_file(best))
         return _curve(ended.log_history)
-    trainer = Trainer(
+    trainer = _ColumnTrainer(
         model=model,
         args=_arguments(plan, folder),
-        data_collator=_as_is,
         train_dataset=Columns(train),
         eval_dataset=Columns(valid),
         compute_metrics=_auc,

@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tastemaker import registry
 from tastemaker.data.splits import Split
-from tastemaker.data.tables import Tables
-from tastemaker.errors import DataError, SaveCheckError, UserError
+from tastemaker.errors import SaveCheckError, UserError
 from tastemaker.eval.protocol import Requests
-from tastemaker.models.training import Columns, Curve, TrainingPlan, train_columns
-from tastemaker.stage import digest
+from tastemaker.models.ctr.options import checked_options
+from tastemaker.models.feature_embedding import FeatureEmbedding
+from tastemaker.models.feature_space import Columns, FeatureSpace
+from tastemaker.models.features import Feature, default_features
+from tastemaker.models.layers.experts import AdaptorSizes
+from tastemaker.models.text_vectors import PrestoredTexts, TextFusion, TextVectors, text_columns
+from tastemaker.models.training import Curve, TrainingPlan, train_columns
 
-__all__ = ["CtrRecommender", "ExtraFeatures"]
+__all__ = ["ClassWeight", "CtrRecommender"]
 
-_WEIGHTS, _VOCABULARY, _CONFIG = "model.safetensors", "vocabulary.safetensors", "config.json"
+ClassWeight = Literal["balanced"] | float | None
+_WEIGHTS, _CONFIG, _PRESTORED = "model.safetensors", "config.json", "prestored.safetensors"
 _SCORED_ROWS = 8192
 _CHECKED_ROWS = 256
-_RARE = 1  # embedding of items with too few training events; 0 is padding
-
-
-class ExtraFeatures(Protocol):
-    """Further inputs of a CTR model, such as knowledge vectors.
-
-    Attributes:
-        dim: Size of what `module` returns per row.
-    """
-
-    dim: int
-
-    def module(self) -> nn.Module:
-        """A new module whose keyword arguments are the `columns`; returns float [B, dim]."""
-
-    def columns(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        """Arrays [n, ...], one per argument of `module`, for rows known at their own moment."""
+Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,85 +42,53 @@ class _Settings:
     name: str
     backbone: str
     dim: int
-    history: int
     min_count: int
+    options: Mapping[str, Any]
+    class_weight: ClassWeight
+    adaptor: AdaptorSizes
     plan: TrainingPlan
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
-    """Embedding rows, fixed by the train part.
-
-    Attributes:
-        items: int64 [n_items], embedding row of each dense item.
-        ratings: float32 [levels], the distinct ratings, ascending.
-    """
-
-    items: NDArray[np.int64]
-    ratings: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, split: Split, *, min_count: int) -> Self:
-        """Items with `min_count` training events get a row of their own, the others share one."""
-        events = split.tables.interactions[split.train_events]
-        counts = np.bincount(events["item"].to_numpy(), minlength=split.tables.n_items)
-        frequent = counts >= min_count
-        rows = np.where(frequent, _RARE + np.cumsum(frequent), _RARE)
-        return cls(rows, np.unique(events["rating"].to_numpy()))
-
-    def levels(self, ratings: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Embedding row of each rating: that of the nearest one in the train part, from 1 on."""
-        middles = (self.ratings[1:] + self.ratings[:-1]) / 2
-        return 1 + np.searchsorted(middles, ratings).astype(np.int64)
-
-
 class _Network(nn.Module):
-    """Backbone and extra features, with the loss that the Trainer asks for."""
+    """Features and backbone, with the loss that the Trainer asks for."""
 
     accepts_loss_kwargs = False  # or the Trainer would add its own arguments to the columns
 
-    def __init__(self, backbone: nn.Module, extra: nn.Module | None) -> None:
+    def __init__(
+        self, features: FeatureEmbedding, backbone: nn.Module, *, positive_weight: float
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.extra = extra
+        self.features, self.backbone = features, backbone
+        self._positive_weight = positive_weight
 
-    def forward(
-        self,
-        item: Tensor,
-        history: Tensor,
-        ratings: Tensor,
-        labels: Tensor | None = None,
-        **columns: Tensor,
-    ) -> dict[str, Tensor]:
+    def forward(self, labels: Tensor | None = None, **columns: Tensor) -> dict[str, Tensor]:
         """`logits` float [B], log-odds of a like, and with labels their cross-entropy `loss`."""
-        extra = self.extra(**columns) if self.extra is not None else None
-        logits = self.backbone(item, history, ratings, extra)
+        logits = self.backbone(self.features(**columns))
         if labels is None:
             return {"logits": logits}
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        weight = logits.new_tensor(self._positive_weight) if self._positive_weight != 1 else None
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
         return {"loss": loss, "logits": logits}
 
 
 class CtrRecommender:
-    """Predicts a like from the candidate, the user's last events with their ratings, and extras.
+    """Predicts a like from the candidate, the user's last events, and whatever else is declared.
 
-    There is no user id: whoever has a history can be scored. Training rows are all events of the
-    train part; the epoch is chosen by AUC on the valid part.
+    Training rows are all rows of the train part; the epoch is chosen by AUC on the valid part.
 
     Args:
         name: Shown to people.
         backbone: A file of `models/ctr`.
-        dim: Embedding size; KAR: 32.
-        history: Most recent events looked at; KAR: 10.
-        min_count: Training events an item needs for an embedding of its own; 2 or more, or unseen
-            items are scored by an embedding that nothing has trained.
-        learning_rate: Of AdamW; KAR searches 1e-4 to 1e-3.
-        weight_decay: KAR: 0.
-        batch_size: KAR searches 128 to 2048.
-        epochs: At most so many; KAR: 20.
-        patience: Epochs without a better AUC until training stops; KAR: 3.
-        seed: Of the initial weights and the order of the rows.
-        extra: Further features.
+        features: What it reads; None: `default_features`, those of KAR, which has no user id.
+        dim: Width of a field; KAR: 32.
+        min_count: Training events that a value needs for an embedding of its own; 2 or more, or
+            unseen values are scored by an embedding that nothing has trained.
+        plan: How to train.
+        options: Keyword arguments of the backbone, such as `hidden`.
+        class_weight: Weight of a like in the loss; `balanced`: dislikes per like in the train part,
+            which shifts all log-odds; None: 1.
+        adaptor: Experts for texts that are fused by the adaptor.
+        texts: Text vectors.
         scratch: Where checkpoints survive a killed process; nowhere when None.
         on_progress: Called with 1 after each epoch.
 
@@ -144,7 +97,7 @@ class CtrRecommender:
         curve: One entry per epoch: `epoch`, `loss`, `valid_loss`, `valid_auc`.
 
     Raises:
-        UnknownNameError: no such backbone.
+        UnknownNameError: no such backbone, or no such option of it.
     """
 
     def __init__(
@@ -152,34 +105,32 @@ class CtrRecommender:
         name: str,
         backbone: str = "din",
         *,
-        dim: int,
-        history: int,
-        min_count: int,
-        learning_rate: float,
-        weight_decay: float,
-        batch_size: int,
-        epochs: int,
-        patience: int,
-        seed: int,
-        extra: ExtraFeatures | None = None,
+        features: Sequence[Feature] | None = None,
+        dim: int = 32,
+        min_count: int = 2,
+        plan: TrainingPlan | None = None,
+        options: Mapping[str, Any] | None = None,
+        class_weight: ClassWeight = None,
+        adaptor: AdaptorSizes | None = None,
+        texts: Sequence[TextVectors] = (),
         scratch: Path | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        plan = TrainingPlan(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            epochs=epochs,
-            patience=patience,
-            seed=seed,
-        )
-        self._settings = _Settings(name, backbone, dim, history, min_count, plan)
         self._backbone = registry.load("backbone", backbone)
-        self._extra = extra
-        self._scratch = scratch
-        self._on_progress = on_progress or (lambda _: None)
+        self._settings = _Settings(
+            name,
+            backbone,
+            dim,
+            min_count,
+            checked_options(self._backbone, options or {}, backbone=backbone),
+            class_weight,
+            adaptor or AdaptorSizes(),
+            plan or TrainingPlan(),
+        )
+        self._features, self._texts = features, tuple(texts)
+        self._scratch, self._on_progress = scratch, on_progress or (lambda _: None)
         self._split: Split | None = None
-        self._vocabulary: _Vocabulary | None = None
+        self._space: FeatureSpace | None = None
         self._network: _Network | None = None
         self.name = name
         self.curve: Curve = []
@@ -189,14 +140,16 @@ class CtrRecommender:
 
         Raises:
             DataError: the valid part does not hold both likes and dislikes.
+            UserError: a feature that these tables cannot give.
         """
+        features = self._features or default_features(split.tables.schema, split.tables)
         self._split = split
-        self._vocabulary = _Vocabulary.of(split, min_count=self._settings.min_count)
-        self._network = self._new_network()
+        self._space = FeatureSpace.fit(split, features, min_count=self._settings.min_count)
+        self._network = self._new_network(positive_weight=self._positive_weight(split))
         self.curve = train_columns(
             self._network,
-            self._event_columns(split.train),
-            valid=self._event_columns(split.valid),
+            self.event_columns(split.train),
+            valid=self.event_columns(split.valid),
             plan=self._settings.plan,
             scratch=self._scratch,
             on_epoch=lambda: self._on_progress(1),
@@ -209,16 +162,17 @@ class CtrRecommender:
         Raises:
             UserError: `fit` has not been called.
         """
-        users, items, times = (
-            values.astype(np.int64) for values in (requests.users, requests.items, requests.times)
+        users, items, times, rows = (
+            values.astype(np.int64)
+            for values in (requests.users, requests.items, requests.times, requests.rows)
         )
         parts = [
-            self._logits(self._columns(users[rows], items[rows], times[rows]))
-            for rows in _chunks(len(requests))
+            self.logits(self.columns(users[part], items[part], times[part], rows=rows[part]))
+            for part in _chunks(len(requests))
         ]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
-    def evidence(self, users: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+    def evidence(self, users: Whole, times: Whole) -> Whole:
         """Interaction rows whose item and rating the backbone sees, int64 [n, history].
 
         Args:
@@ -228,154 +182,198 @@ class CtrRecommender:
         Returns:
             Newest at the right end; -1 to the left of shorter histories.
         """
-        split, _, _ = self._fitted()
-        width = self._settings.history
-        return split.histories.at(users, times, max_length=width).padded(width)
+        return self.space.evidence(users, times)
 
     @property
-    def own_items(self) -> NDArray[np.int64]:
-        """Dense items with an embedding of their own, ascending."""
-        return np.flatnonzero(self._fitted()[1].items > _RARE).astype(np.int64)
+    def space(self) -> FeatureSpace:
+        """The features, fixed by the train part."""
+        return self._fitted()[1]
 
     @property
-    def own_ratings(self) -> NDArray[np.float32]:
-        """Ratings with an embedding of their own, ascending."""
-        return self._fitted()[1].ratings
+    def network(self) -> _Network:
+        """Features and backbone as a module: columns to `{"logits", "loss"}`."""
+        return self._fitted()[2]
+
+    @property
+    def texts(self) -> tuple[TextVectors, ...]:
+        """The text vectors that it reads."""
+        return self._texts
 
     @property
     def min_count(self) -> int:
-        """Training events an item needs for an embedding of its own."""
+        """Training events a value needs for an embedding of its own."""
         return self._settings.min_count
 
     def save(self, folder: Path) -> None:
-        """Write weights, vocabulary and settings, then read them back and compare scores.
+        """Write weights, vocabularies, settings and fused texts; read them back, compare scores.
 
         Raises:
             UserError: `fit` has not been called.
             SaveCheckError: what was read back scores differently.
         """
-        split, vocabulary, network = self._fitted()
+        split, space, network = self._fitted()
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, folder / _WEIGHTS)
-        save_arrays(
-            {"items": vocabulary.items, "ratings": vocabulary.ratings}, folder / _VOCABULARY
-        )
+        if self._texts:
+            save_file(self._fusion().tables(), folder / _PRESTORED)
         about = {
             "settings": asdict(self._settings),
-            "extra_dim": self._extra_dim,
-            "catalogue": _catalogue(split.tables),
+            "space": space.to_dict(),
+            "texts": _told(self._texts),
             "curve": self.curve,
         }
         (folder / _CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        again = type(self).load(folder, split=split, extra=self._extra)
-        probe = self._event_columns(split.train[:_CHECKED_ROWS])
-        if not np.array_equal(self._logits(probe), again._logits(probe)):
+        probe = self.event_columns(split.train[:_CHECKED_ROWS])
+        expected = self.logits(probe)
+        again = type(self).load(folder, split=split, texts=self._texts)
+        same = np.array_equal(expected, again.logits(probe))
+        if self._texts:
+            again = type(self).load(folder, split=split, texts=self._texts, prestored=True)
+            same &= np.allclose(expected, again.logits(probe), atol=1e-4)
+        if not same:
             raise SaveCheckError(
                 f"{folder}: the saved '{self.name}' scores differently once read back."
             )
 
     @classmethod
-    def load(cls, folder: Path, *, split: Split, extra: ExtraFeatures | None = None) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        split: Split,
+        texts: Sequence[TextVectors] = (),
+        prestored: bool = False,
+    ) -> Self:
         """Read what `save` wrote.
 
         Args:
             folder: Where it was saved.
-            split: The data it was trained on; gives histories back.
-            extra: The same extra features as in training.
+            split: Gives histories and the columns of users and items; those whose id training did
+                not know are unseen.
+            texts: The same text vectors as in training.
+            prestored: Read fused texts from the table that `save` wrote, without an adaptor: for
+                serving. The texts must be those that were there when it was saved.
 
         Raises:
-            DataError: `split` has another catalogue than the model was trained on.
-            UserError: the extra features are missing, or of another size.
+            UserError: the text vectors are missing, or others; or a column is missing.
         """
         about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        settings, plan = about["settings"], about["settings"].pop("plan")
-        model = cls(**settings, **plan, extra=extra)
-        _require_same(about, split, extra_dim=model._extra_dim, folder=folder)
-        arrays = load_arrays(folder / _VOCABULARY)
+        _require_same(about["texts"], texts, folder=folder)
+        settings = about["settings"]
+        model = cls(
+            **{
+                **settings,
+                "plan": TrainingPlan(**settings["plan"]),
+                "adaptor": AdaptorSizes(**settings["adaptor"]),
+            },
+            texts=texts,
+        )
         model._split, model.curve = split, about["curve"]
-        model._vocabulary = _Vocabulary(arrays["items"], arrays["ratings"])
+        model._space = FeatureSpace.from_dict(about["space"], split)
         model._network = model._new_network()
         model._network.load_state_dict(load_file(folder / _WEIGHTS))
+        if prestored and texts:
+            wide = [text.name for text in texts if text.fusion == "concat"]
+            tables = load_file(folder / _PRESTORED)
+            ordered = {text.name: tables[text.name] for text in texts}
+            model._network.features.texts = PrestoredTexts(ordered, wide=wide)
         model._network.eval()
         return model
 
-    @property
-    def _extra_dim(self) -> int:
-        return self._extra.dim if self._extra is not None else 0
+    def columns(
+        self, users: Whole, items: Whole, times: Whole, *, rows: Whole | None = None
+    ) -> Columns:
+        """Arguments of the network, arrays [n, …]; see `FeatureSpace.columns`."""
+        found = self.space.columns(users, items, times, rows=rows)
+        return found | text_columns(self._texts, users=users, items=items, times=times)
 
-    def _fitted(self) -> tuple[Split, _Vocabulary, _Network]:
-        if self._split is None or self._vocabulary is None or self._network is None:
-            raise UserError(
-                f"'{self.name}' has not been fitted.", remedy="Call fit(split) or load it first."
-            )
-        return self._split, self._vocabulary, self._network
-
-    def _new_network(self) -> _Network:
-        vocabulary = self._vocabulary
-        assert vocabulary is not None
-        with torch.random.fork_rng(devices=[]):  # modules draw their weights from global state
-            torch.manual_seed(self._settings.plan.seed)
-            backbone = self._backbone(
-                int(vocabulary.items.max(initial=_RARE)) + 1,
-                len(vocabulary.ratings) + 1,
-                dim=self._settings.dim,
-                extra_dim=self._extra_dim,
-            )
-            return _Network(backbone, self._extra.module() if self._extra is not None else None)
-
-    def _event_columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        assert self._split is not None
-        events = self._split.tables.interactions[rows]
+    def event_columns(self, rows: Whole) -> Columns:
+        """The same for interaction rows, with their `labels` float32 [n]."""
+        events = self._fitted_split().tables.interactions[rows]
         users, items, times = (
             events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
         )
         labels = events["label"].to_numpy().astype(np.float32)
-        return {**self._columns(users, items, times), "labels": labels}
+        return {**self.columns(users, items, times, rows=rows), "labels": labels}
 
-    def _columns(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        split, vocabulary, _ = self._fitted()
-        past = self.evidence(users, times)
-        seen = past >= 0
-        interactions = split.tables.interactions
-        history, ratings = np.zeros_like(past), np.zeros_like(past)
-        history[seen] = vocabulary.items[interactions["item"].to_numpy()[past[seen]]]
-        ratings[seen] = vocabulary.levels(interactions["rating"].to_numpy()[past[seen]])
-        columns = {"item": vocabulary.items[items], "history": history, "ratings": ratings}
-        extra = self._extra.columns(users, items, times) if self._extra is not None else {}
-        return {**columns, **extra}
-
-    def _logits(self, columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        _, _, network = self._fitted()
+    def logits(self, columns: Columns) -> NDArray[np.float32]:
+        """Log-odds of a like for arrays of `columns`, float32 [n]."""
+        network = self.network
         device = next(network.parameters()).device
-        batch = Columns(columns)
-        inputs = batch.__getitems__(list(range(len(batch))))
+        inputs = {name: torch.from_numpy(array) for name, array in columns.items()}
         inputs.pop("labels", None)
         with torch.inference_mode():
             logits = network(**{name: value.to(device) for name, value in inputs.items()})["logits"]
         return logits.float().cpu().numpy()
+
+    def _fusion(self) -> TextFusion:
+        fusion = self.network.features.texts
+        if not isinstance(fusion, TextFusion):
+            raise UserError(
+                f"'{self.name}' was loaded for serving, without its adaptor.",
+                remedy="Load it with prestored=False.",
+            )
+        return fusion
+
+    def _fitted(self) -> tuple[Split, FeatureSpace, _Network]:
+        if self._split is None or self._space is None or self._network is None:
+            raise UserError(
+                f"'{self.name}' has not been fitted.", remedy="Call fit(split) or load it first."
+            )
+        return self._split, self._space, self._network
+
+    def _fitted_split(self) -> Split:
+        return self._fitted()[0]
+
+    def _positive_weight(self, split: Split) -> float:
+        weight = self._settings.class_weight
+        if weight != "balanced":
+            return 1.0 if weight is None else float(weight)
+        labels = split.tables.interactions["label"].to_numpy()[split.train]
+        likes = int(labels.sum())
+        return (len(labels) - likes) / likes if 0 < likes < len(labels) else 1.0
+
+    def _new_network(self, *, positive_weight: float = 1.0) -> _Network:
+        settings, space = self._settings, self._space
+        assert space is not None
+        with torch.random.fork_rng(devices=[]):  # modules draw their weights from global state
+            torch.manual_seed(settings.plan.seed)
+            fusion = None
+            if self._texts:
+                fusion = TextFusion(self._texts, dim=settings.dim, sizes=settings.adaptor)
+            features = FeatureEmbedding(
+                space,
+                dim=settings.dim,
+                texts=fusion,
+                vectors=fusion.vectors if fusion else 0,
+                wide=fusion.wide if fusion else 0,
+                reads_steps=self._backbone.reads_steps,
+                first_order=self._backbone.first_order,
+            )
+            backbone = self._backbone(features.shape, **settings.options)
+        return _Network(features, backbone, positive_weight=positive_weight)
 
 
 def _chunks(length: int) -> list[slice]:
     return [slice(start, start + _SCORED_ROWS) for start in range(0, length, _SCORED_ROWS)]
 
 
-def _catalogue(tables: Tables) -> str:
-    """Names the numbering of the items, on which the vocabulary depends."""
-    return digest(tables.items["item_id"].to_list())
+def _told(texts: Sequence[TextVectors]) -> list[dict[str, Any]]:
+    return [
+        {"name": text.name, "of": text.of, "fusion": text.fusion, "width": text.width}
+        for text in texts
+    ]
 
 
-def _require_same(about: dict[str, Any], split: Split, *, extra_dim: int, folder: Path) -> None:
-    if about["catalogue"] != _catalogue(split.tables):
-        raise DataError(
-            f"{folder}: the model was trained on another catalogue of items.",
-            remedy="Load it with the split it was trained on, or train again.",
-        )
-    if about["extra_dim"] != extra_dim:
+def _require_same(
+    trained: Sequence[Mapping[str, Any]], texts: Sequence[TextVectors], *, folder: Path
+) -> None:
+    given = _told(texts)
+    if list(trained) != given:
+        wanted = ", ".join(f"{one['name']} ({one['width']})" for one in trained) or "none"
+        found = ", ".join(f"{one['name']} ({one['width']})" for one in given) or "none"
         raise UserError(
-            f"{folder}: the model was trained with {about['extra_dim']} extra features, "
-            f"{extra_dim} were given.",
-            remedy="Give the same extra features as in training.",
+            f"{folder}: the model was trained with the text vectors {wanted}; given: {found}.",
+            remedy="Give the same text vectors as in training.",
         )

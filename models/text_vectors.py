@@ -1,0 +1,198 @@
+"""Text vectors as inputs of a recommender: whose they are, from when on, and how they are fused.
+
+Three ways lead from a vector to the network. `adaptor`: KAR's hybrid experts, shared among all
+texts fused so. `project`: a linear layer of its own. Both make a field of the network's width.
+`concat`: the vector itself, beside the fields. Rows without a text get a learned vector each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tastemaker.errors import UserError
+from tastemaker.models.layers.experts import Adaptor, AdaptorSizes, new_adaptor
+from tastemaker.models.layers.mlp import xavier_normal_
+
+__all__ = ["FUSIONS", "Fusion", "PrestoredTexts", "TextFusion", "TextVectors", "text_columns"]
+
+Fusion = Literal["adaptor", "project", "concat"]
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+Whole = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TextVectors:
+    """One vector per user or item, for those that have one.
+
+    Attributes:
+        name: Of the feature.
+        of: Whose vectors they are.
+        matrix: float32 [texts, width].
+        rows: int64 [users or items], row of each one's vector, -1 without one.
+        after: int64 [users or items]; a vector serves only rows strictly later than this moment.
+            None: it rests on no event, and serves always.
+        fusion: How it enters.
+    """
+
+    name: str
+    of: Literal["user", "item"]
+    matrix: NDArray[np.float32]
+    rows: Whole
+    after: Whole | None = None
+    fusion: Fusion = "adaptor"
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return int(self.matrix.shape[1])
+
+    def usable(self, owners: Whole, times: Whole) -> Whole:
+        """Row of the vector that serves each of n rows, int64; -1 where there is none yet."""
+        rows = self.rows[owners]
+        return rows if self.after is None else np.where(times > self.after[owners], rows, -1)
+
+
+def text_columns(
+    texts: Sequence[TextVectors], *, users: Whole, items: Whole, times: Whole
+) -> dict[str, NDArray[np.int32]]:
+    """Rows of the usable vectors, int32 [n] under each feature's name; -1 where there is none."""
+    return {
+        text.name: text.usable(users if text.of == "user" else items, times).astype(np.int32)
+        for text in texts
+    }
+
+
+class TextFusion(nn.Module):
+    """Looks vectors up and fuses them; the vectors themselves are neither trained nor saved.
+
+    Each distinct text of a batch is adapted once, however many rows it serves.
+
+    Args:
+        texts: The features.
+        dim: Width of a field.
+        sizes: Experts of the adaptor, and which one it is.
+
+    Attributes:
+        vectors: Number of fields that `forward` returns.
+        wide: Number of raw numbers.
+
+    Raises:
+        UserError: texts of several widths share the adaptor.
+    """
+
+    def __init__(self, texts: Sequence[TextVectors], *, dim: int, sizes: AdaptorSizes) -> None:
+        super().__init__()
+        self._fusions = {text.name: text.fusion for text in texts}
+        adapted = {text.name: text.width for text in texts if text.fusion == "adaptor"}
+        if len(set(adapted.values())) > 1:
+            told = ", ".join(f"{name}: {width}" for name, width in adapted.items())
+            raise UserError(
+                f"train.features: vectors of several widths share the adaptor ({told}).",
+                remedy="Encode them with one encoder, or give some of them `fusion: project`.",
+            )
+        self.adaptor: Adaptor | None = None
+        if adapted:
+            self.adaptor = new_adaptor(
+                list(adapted), next(iter(adapted.values())), dim=dim, sizes=sizes
+            )
+        self.projections = nn.ModuleDict(
+            {text.name: nn.Linear(text.width, dim) for text in texts if text.fusion == "project"}
+        )
+        self.projections.apply(xavier_normal_)
+        self.missing = nn.ParameterDict(
+            {
+                text.name: torch.zeros(text.width if text.fusion == "concat" else dim)
+                for text in texts
+            }
+        )
+        for text in texts:
+            matrix = torch.from_numpy(np.asarray(text.matrix, np.float32))
+            self.register_buffer(f"matrix_{text.name}", matrix, persistent=False)
+        self.vectors = sum(text.fusion != "concat" for text in texts)
+        self.wide = sum(text.width for text in texts if text.fusion == "concat")
+
+    def forward(self, **columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused texts of B rows.
+
+        Args:
+            **columns: Integers [B] under each feature's name, -1 where there is no text; further
+                columns are left aside.
+
+        Returns:
+            Fields float [B, vectors, dim] and raw vectors float [B, wide].
+        """
+        fields, raw = [], []
+        for name, fusion in self._fusions.items():
+            rows = columns[name]
+            # Only what a batch shows is adapted, and once: rows often share users and items.
+            shown, places = torch.unique(rows, return_inverse=True)
+            fused = self.fused(name, shown)
+            (raw if fusion == "concat" else fields).append(fused[places])
+        size, like = len(rows), fused
+        return (
+            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, 1),
+            torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
+        )
+
+    def fused(self, name: str, rows: Tensor) -> Tensor:
+        """Fused vectors of some texts of one feature; -1 is the missing text.
+
+        Args:
+            name: Of the feature.
+            rows: Integers [n], rows of its matrix.
+        """
+        known = rows >= 0
+        vectors = self.get_buffer(f"matrix_{name}")[rows[known]]
+        missing = self.missing[name]
+        vectors = vectors.to(missing.dtype)
+        if self._fusions[name] == "adaptor":
+            assert self.adaptor is not None
+            vectors = self.adaptor(name, vectors)
+        elif self._fusions[name] == "project":
+            vectors = self.projections[name](vectors)
+        return missing.expand(len(rows), -1).masked_scatter(known[:, None], vectors)
+
+    @torch.no_grad()
+    def tables(self, *, batch: int = 8192) -> dict[str, Tensor]:
+        """All texts fused, float [texts + 1, dim or width] each; the missing text comes last."""
+        found = {}
+        for name in self._fusions:
+            count = len(self.get_buffer(f"matrix_{name}"))
+            rows = torch.arange(-1, count).roll(-1)
+            found[name] = torch.cat([self.fused(name, part) for part in rows.split(batch)])
+        return found
+
+
+class PrestoredTexts(nn.Module):
+    """What `TextFusion` returns, read from tables made once: serving needs no adaptor (KAR §5).
+
+    Args:
+        tables: Feature → float [texts + 1, width], the missing text last.
+        wide: Features that are no fields.
+    """
+
+    def __init__(self, tables: Mapping[str, Tensor], *, wide: Sequence[str]) -> None:
+        super().__init__()
+        self._names, self._wide = list(tables), frozenset(wide)
+        for name, table in tables.items():
+            self.register_buffer(f"table_{name}", table, persistent=False)
+
+    def forward(self, **columns: Any) -> tuple[Tensor, Tensor]:
+        """As `TextFusion.forward`."""
+        fields, raw = [], []
+        for name in self._names:
+            table, rows = self.get_buffer(f"table_{name}"), columns[name]
+            found = table[torch.where(rows < 0, len(table) - 1, rows)]
+            (raw if name in self._wide else fields).append(found)
+        size, like = len(rows), found
+        return (
+            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, 1),
+            torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -17,6 +17,7 @@ from tastemaker.errors import RecipeError, UnknownNameError, nearest
 from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_data import Config, DataConfig
 from tastemaker.recipe_reason import CollectiveConfig, PriceConfig, ReasonConfig
+from tastemaker.recipe_train import FeatureConfig, KnowledgeConfig, SearchConfig, TrainConfig
 from tastemaker.recipe_tune import InstructionTuningConfig, LoraConfig, TuneConfig
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "CollectiveConfig",
     "EncodeConfig",
     "EvaluateConfig",
+    "FeatureConfig",
     "InstructionTuningConfig",
     "KnowledgeConfig",
     "LoraConfig",
     "PriceConfig",
     "ReasonConfig",
     "Recipe",
+    "SearchConfig",
     "TrainConfig",
     "TuneConfig",
     "load_recipe",
@@ -46,30 +49,6 @@ class EncodeConfig(Config):
     base_url: str | None = Field(None, description="of an OpenAI-compatible server")
     batch_size: int = Field(64, gt=0)
     dtype: Literal["float32", "float16"] = "float32"
-
-
-class KnowledgeConfig(Config):
-    """KAR's hybrid-expert adaptor (its code: 2 shared experts, 128 then 32 units)."""
-
-    shared_experts: int = Field(2, ge=0)
-    dedicated_experts: int = Field(2, gt=0)
-    hidden: int = Field(128, gt=0)
-    dim: int = Field(32, gt=0)
-
-
-class TrainConfig(Config):
-    """A CTR backbone, trained twice: with ids only, and with knowledge."""
-
-    backbone: str = "din"
-    embedding_dim: int = Field(32, gt=0, description="KAR: 32")
-    history: int = Field(10, gt=0, description="KAR: 10")
-    min_count: int = Field(2, gt=0, description="rarer items share one embedding")
-    learning_rate: float = Field(1e-3, gt=0, description="KAR searches 1e-4 to 1e-3")
-    weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(512, gt=0, description="KAR searches 128 to 2048")
-    epochs: int = Field(20, gt=0, description="KAR: at most 20")
-    patience: int = Field(3, gt=0, description="KAR: 3")
-    knowledge: KnowledgeConfig = KnowledgeConfig()
 
 
 class EvaluateConfig(Config):
@@ -102,8 +81,8 @@ class Recipe(Config):
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `section.key=value` overrides, check everything.
 
-    Relative paths of tables, templates, instructions and adapters are taken from the recipe's own
-    folder.
+    Relative paths of tables, templates, instructions, adapters and vectors are taken from the
+    recipe's own folder.
 
     Raises:
         RecipeError: unreadable file, not YAML, or wrong keys or values, all in one message.
@@ -153,6 +132,7 @@ def _anchor_others(values: dict[str, Any], *, folder: Path) -> None:
         first = tune.get("instruction_tuning")
         if isinstance(first, dict) and "data" in first:
             first["data"] = _beside(folder, first["data"])
+    _anchor_features(values.get("train"), folder=folder)
     for section in ("build", "reason"):
         keys = values.get(section)
         for key in ("templates", "user_template", "item_template"):
@@ -162,6 +142,14 @@ def _anchor_others(values: dict[str, Any], *, folder: Path) -> None:
                     keys[key] = {found(name): weight for name, weight in value.items()}
                 else:
                     keys[key] = [*map(found, value)] if isinstance(value, list) else found(value)
+
+
+def _anchor_features(train: Any, *, folder: Path) -> None:
+    """Take relative folders of vectors from the recipe's own folder, in place."""
+    features = train.get("features") if isinstance(train, dict) else None
+    for feature in features.values() if isinstance(features, dict) else ():
+        if isinstance(feature, dict) and "vectors" in feature:
+            feature["vectors"] = _beside(folder, feature["vectors"])
 
 
 def _beside(folder: Path, place: Any) -> Any:
@@ -233,14 +221,19 @@ def _walk(place: Sequence[Any]) -> tuple[list[str], list[type[BaseModel]]]:
     """Keys on the way, and the section (or the sections of a union) where it ends."""
     keys: list[str] = []
     models: list[type[BaseModel]] = [Recipe]
+    named = False  # whether the next part is a name of the user's own, such as a feature's
     for part in map(str, place):
         tagged = [model for model in models if len(models) > 1 and _tag(model) == part]
         if tagged:
             models = tagged
             continue
         keys.append(part)
+        if named:
+            named = False
+            continue
         field = models[0].model_fields.get(part) if models else None
         models = _sections(field.annotation) if field else []
+        named = field is not None and get_origin(field.annotation) is dict
     return keys, models
 
 

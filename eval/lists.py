@@ -198,7 +198,7 @@ def paired_difference(
         raise ValueError("the metric is defined on none of the lists")
     means = float(first[defined].mean()), float(second[defined].mean())
     members, owners = np.unique(users[defined], return_inverse=True)
-    totals = np.bincount(owners, weights=(first - second)[defined])
+    totals = np.asarray(np.bincount(owners, weights=(first - second)[defined]), np.float64)
     sizes = np.bincount(owners).astype(np.float64)
     low = high = float("nan")
     if len(members) > 1:
@@ -263,7 +263,7 @@ def _tied(scores: Scores, labels: Labels, *, k: int, mask: ArrayLike | None) -> 
     real = np.ones(values.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
     _check(values, given, real, k=k)
     liked = real & (given == 1)
-    order = np.lexsort((-np.where(real, values, 0.0), ~real), axis=1)
+    order = np.lexsort((-values, ~real), axis=1)
     values, real, liked = (
         np.take_along_axis(part, order, axis=1) for part in (values, real, liked)
     )

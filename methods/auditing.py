@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ from tastemaker.methods.building import audit_build
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
 from tastemaker.models.ctr.recommender import CtrRecommender
+from tastemaker.models.text_vectors import TextVectors, text_columns
 from tastemaker.prompts.audit import shown_ids
 from tastemaker.prompts.template import find_templates
 from tastemaker.recipe import Recipe
@@ -47,15 +48,6 @@ _FITTED_ROWS = 500_000  # enough training rows to tell whether a fit looks elsew
 _TEMPLATES = {"build": ("templates",), "reason": ("user_template", "item_template")}
 _ASKED: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 _ORDER = ("build", "tune", "reason", "encode", "train")
-
-
-class _TextFeatures(Protocol):
-    """Tells which text serves which row; see `methods.kar`."""
-
-    def columns(
-        self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]
-    ) -> dict[str, NDArray[np.int64]]:
-        """`user_text` and `item_text`, rows of the vectors; -1 where there is none."""
 
 
 def audit(recipe: Recipe, run: Run) -> AuditReport:
@@ -134,7 +126,7 @@ def audit_recommender(
 
 def audit_knowledge_use(
     split: Split,
-    features: _TextFeatures,
+    features: Sequence[TextVectors],
     asked: Sequence[Requests],
     *,
     texts: pl.DataFrame,
@@ -143,7 +135,7 @@ def audit_knowledge_use(
 
     Args:
         split: What the model was trained on.
-        features: What the model is fed.
+        features: `user_text` and `item_text` as the model is fed them.
         asked: What the model scores.
         texts: `kind`, `entity` (dense) and `cut_time` of each text, those of a kind in the order of
             their vectors.
@@ -152,10 +144,13 @@ def audit_knowledge_use(
     users, items, times = (
         targets[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
     )
-    parts = [features.columns(users[p], items[p], times[p]) for p in _slices(targets.height)]
+    parts = [
+        text_columns(features, users=users[p], items=items[p], times=times[p])
+        for p in _slices(targets.height)
+    ]
     problems, used = [no_problems()], {}
     for kind in ("user", "item"):
-        row = np.concatenate([np.empty(0, np.int64), *(part[f"{kind}_text"] for part in parts)])
+        row = np.concatenate([np.empty(0, np.int32), *(part[f"{kind}_text"] for part in parts)])
         owners = texts.filter(pl.col("kind") == kind)["entity"]
         served = targets.with_columns(text=pl.Series(row)).filter(pl.col("text") >= 0)
         used[kind] = served.height
@@ -300,7 +295,7 @@ def _vocabulary(split: Split, model: CtrRecommender) -> Finding:
         train = train.filter(~pl.col("sampled"))
     counts = train.group_by("item").len()
     due = counts.filter(pl.col("len") >= model.min_count)["item"].cast(pl.Int64)
-    own = pl.Series(model.own_items)
+    own = pl.Series(model.space.own_items)
     odd = pl.concat(
         [
             _items(own.filter(~own.is_in(due.implode())), "has an embedding, though too rare"),
@@ -317,7 +312,7 @@ def _vocabulary(split: Split, model: CtrRecommender) -> Finding:
         passed=f"the {len(due):,} with {model.min_count} or more training events have embeddings",
         failed="do not follow from the train part",
     )
-    if finding.severity == "pass" and not np.array_equal(ratings, model.own_ratings):
+    if finding.severity == "pass" and not np.array_equal(ratings, model.space.own_ratings):
         summary = "its ratings are not those of the train part"
         return Finding(finding.check, "fail", summary, details=finding.details)
     return finding

@@ -11,7 +11,7 @@ from tastemaker.data.splits import Split
 from tastemaker.errors import UserError
 from tastemaker.eval.protocol import candidates
 from tastemaker.methods.base import load_split
-from tastemaker.methods.kar import load_recommender
+from tastemaker.methods.training import best_recommender
 from tastemaker.recipe import TrainConfig
 from tastemaker.stage import Run
 
@@ -40,6 +40,9 @@ class Recommendation:
 def recommend(run: Run, user: str, *, count: int = 10) -> list[Recommendation]:
     """The items a user most probably likes, best first, as of the end of the data.
 
+    The model is the one with the best validation AUC, with knowledge or without; adapted texts come
+    from the table written after training.
+
     Only items seen in training are offered (the recommender knows nothing of others), and never one
     that the user has already rated.
 
@@ -57,7 +60,7 @@ def recommend(run: Run, user: str, *, count: int = 10) -> list[Recommendation]:
         raise UserError(f"{run.folder} has no trained recommender.")
     split = load_split(run)
     dense = split.tables.user_index(user)
-    recommender = load_recommender(run, split, config=TrainConfig(**manifest.config))
+    recommender = best_recommender(run, split, TrainConfig.model_validate(manifest.config))
     now = int(split.tables.interactions["time"].max()) + 1  # type: ignore[arg-type]
     asked = candidates(split, dense, items=_offered(split, dense), time=now)
     scores = recommender.score(asked)

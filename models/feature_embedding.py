@@ -1,8 +1,8 @@
 """From the columns of a feature space to the fields that backbones combine.
 
-Every categorical column has one table, whoever carries it: the candidate, the steps of a history or
-both. The fields of an item are embedded once per batch and then looked up by all rows and steps that
-show it: with short catalogues and long histories that saves most of the work.
+Every categorical column has one table, whoever carries it: the candidate, the steps of a history,
+or both. The fields of an item are embedded once per batch and then looked up by all rows and steps
+that show it: with short catalogues and long histories that saves most of the work.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ texts fused so. `project`: a linear layer of its own. Both make a field of the n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ __all__ = ["FUSIONS", "Fusion", "PrestoredTexts", "TextFusion", "TextVectors", "
 Fusion = Literal["adaptor", "project", "concat"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 Whole = NDArray[np.int64]
+Watch = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ class TextFusion(nn.Module):
 
     def __init__(self, texts: Sequence[TextVectors], *, dim: int, sizes: AdaptorSizes) -> None:
         super().__init__()
+        self._dim = dim
         self._fusions = {text.name: text.fusion for text in texts}
         adapted = {text.name: text.width for text in texts if text.fusion == "adaptor"}
         if len(set(adapted.values())) > 1:
@@ -115,6 +118,7 @@ class TextFusion(nn.Module):
         for text in texts:
             matrix = torch.from_numpy(np.asarray(text.matrix, np.float32))
             self.register_buffer(f"matrix_{text.name}", matrix, persistent=False)
+        self._watch: Watch = lambda name, fused: fused
         self.vectors = sum(text.fusion != "concat" for text in texts)
         self.wide = sum(text.width for text in texts if text.fusion == "concat")
 
@@ -133,13 +137,22 @@ class TextFusion(nn.Module):
             rows = columns[name]
             # Only what a batch shows is adapted, and once: rows often share users and items.
             shown, places = torch.unique(rows, return_inverse=True)
-            fused = self.fused(name, shown)
+            fused = self._watch(name, self.fused(name, shown))
             (raw if fusion == "concat" else fields).append(fused[places])
         size, like = len(rows), fused
         return (
-            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, 1),
+            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, self._dim),
             torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
         )
+
+    @contextlib.contextmanager
+    def watched(self, watch: Watch) -> Iterator[None]:
+        """Let `watch` see, and replace, the fused texts of each feature meanwhile."""
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
 
     def fused(self, name: str, rows: Tensor) -> Tensor:
         """Fused vectors of some texts of one feature; -1 is the missing text.
@@ -175,11 +188,13 @@ class PrestoredTexts(nn.Module):
 
     Args:
         tables: Feature → float [texts + 1, width], the missing text last.
+        dim: Width of a field.
         wide: Features that are no fields.
     """
 
-    def __init__(self, tables: Mapping[str, Tensor], *, wide: Sequence[str]) -> None:
+    def __init__(self, tables: Mapping[str, Tensor], *, dim: int, wide: Sequence[str]) -> None:
         super().__init__()
+        self._dim = dim
         self._names, self._wide = list(tables), frozenset(wide)
         for name, table in tables.items():
             self.register_buffer(f"table_{name}", table, persistent=False)
@@ -193,6 +208,6 @@ class PrestoredTexts(nn.Module):
             (raw if name in self._wide else fields).append(found)
         size, like = len(rows), found
         return (
-            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, 1),
+            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, self._dim),
             torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
         )

@@ -44,8 +44,10 @@ from tastemaker.eval.metrics import auc
 from tastemaker.stage import atomic_file, fingerprint
 
 __all__ = [
+    "AUC",
     "Columns",
     "Curve",
+    "Metric",
     "TrainingPlan",
     "ended_state",
     "newest_checkpoint",
@@ -62,6 +64,23 @@ _EVALUATED_ROWS = 8192
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What chooses the epoch; larger is better.
+
+    Attributes:
+        name: Lower-case, as in the curve's `valid_NAME`.
+        of: From logits, float [n, ...], and labels, int64 of the same shape, to a number.
+    """
+
+    name: str
+    of: Callable[[NDArray[np.floating[Any]], NDArray[np.int64]], float]
+
+
+AUC = Metric("auc", lambda logits, labels: auc(logits.ravel(), labels.ravel()))
+"""Over all entries, whichever rows they stand in."""
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """How to train.
 
@@ -70,7 +89,7 @@ class TrainingPlan:
         weight_decay: Decoupled; not applied to biases.
         batch_size: Rows per step.
         epochs: At most so many passes over the training columns.
-        patience: Epochs without a better validation AUC after which training stops.
+        patience: Epochs without a better metric on the validation rows after which training stops.
         seed: Of the initial weights, the order of the rows and dropout.
     """
 
@@ -95,6 +114,11 @@ class Columns(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def labels_per_row(self) -> int:
+        """1, or the length of the lists that rows are."""
+        return self._tensors["labels"][:1].numel()
 
     def __getitem__(self, rows: int | Tensor) -> dict[str, Tensor]:
         """One batch, every column at the rows int64 [B]; or one row, without that dimension."""
@@ -139,7 +163,8 @@ class _ColumnTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Batches of the validation columns, in order."""
-        return self._loader(eval_dataset or self.eval_dataset, _EVALUATED_ROWS, seed=None)
+        columns = eval_dataset or self.eval_dataset
+        return self._loader(columns, max(1, _EVALUATED_ROWS // columns.labels_per_row), seed=None)
 
     def _loader(self, columns: Any, size: int, *, seed: int | None) -> DataLoader[Any]:
         batches = _Batches(len(columns), size=size, seed=seed)
@@ -152,6 +177,7 @@ def train_columns(
     *,
     valid: Arrays,
     plan: TrainingPlan,
+    metric: Metric = AUC,
     scratch: Path | None = None,
     on_epoch: Callable[[], None] | None = None,
 ) -> Curve:
@@ -162,11 +188,12 @@ def train_columns(
         train: Argument name → array; `labels` is among them.
         valid: The same for the rows that choose the epoch.
         plan: How to train.
+        metric: Of the validation rows; its best epoch is kept.
         scratch: Folder for checkpoints, kept when the process dies; a temporary one when None.
         on_epoch: Called after every epoch, and for epochs that a killed process had finished.
 
     Returns:
-        One entry per epoch: `epoch`, `loss` (train), `valid_loss`, `valid_auc`.
+        One entry per epoch: `epoch`, `loss` (train), `valid_loss`, `valid_auc` or the like.
 
     Raises:
         DataError: the validation rows do not hold both likes and dislikes.
@@ -174,17 +201,17 @@ def train_columns(
     if len(np.unique(valid["labels"])) < 2:
         raise DataError(
             f"the validation part has {len(valid['labels'])} row(s) of one label only.",
-            allowed="Choosing an epoch by AUC needs likes and dislikes.",
+            allowed=f"Choosing an epoch by {metric.name.upper()} needs likes and dislikes.",
             remedy="Move the borders of data.split, or change the label rule.",
         )
     with contextlib.ExitStack() as stack:
         base = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = base / f"training-{_identity(model, train, valid, plan)}"
+        folder = base / f"training-{_identity(model, train, valid, plan, metric)}"
         folder.mkdir(parents=True, exist_ok=True)
         finished = folder / _FINISHED
         if not finished.is_file():
             stack.enter_context(_undisturbed())
-            curve = _train(model, train, valid, plan, folder, on_epoch or (lambda: None))
+            curve = _train(model, train, valid, plan, metric, folder, on_epoch or (lambda: None))
             _finish(model, curve, finished)
         elif on_epoch:
             for _ in _read_curve(finished):
@@ -197,13 +224,13 @@ def train_columns(
 class _Epochs(TrainerCallback):
     """Marks checkpoints as complete and tells about finished epochs."""
 
-    def __init__(self, on_epoch: Callable[[], None]) -> None:
-        self._on_epoch = on_epoch
+    def __init__(self, on_epoch: Callable[[], None], *, metric: Metric) -> None:
+        self._on_epoch, self._metric = on_epoch, metric
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        for _entry in _curve(state.log_history):
+        for _entry in _curve(state.log_history, self._metric):
             self._on_epoch()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -216,6 +243,7 @@ def _train(
     train: Arrays,
     valid: Arrays,
     plan: TrainingPlan,
+    metric: Metric,
     folder: Path,
     on_epoch: Callable[[], None],
 ) -> Curve:
@@ -224,21 +252,21 @@ def _train(
     if ended is not None:  # killed between its last epoch and the final file
         best = folder / Path(ended.best_model_checkpoint).name / "model.safetensors"
         model.load_state_dict(safetensors.torch.load_file(best))
-        return _curve(ended.log_history)
+        return _curve(ended.log_history, metric)
     trainer = _ColumnTrainer(
         model=model,
-        args=_arguments(plan, folder),
+        args=_arguments(plan, folder, metric=metric),
         train_dataset=Columns(train),
         eval_dataset=Columns(valid),
-        compute_metrics=_auc,
-        callbacks=[EarlyStoppingCallback(plan.patience), _Epochs(on_epoch)],
+        compute_metrics=lambda prediction: _measured(prediction, metric),
+        callbacks=[EarlyStoppingCallback(plan.patience), _Epochs(on_epoch, metric=metric)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _curve(trainer.state.log_history)
+    return _curve(trainer.state.log_history, metric)
 
 
-def _arguments(plan: TrainingPlan, folder: Path) -> TrainingArguments:
+def _arguments(plan: TrainingPlan, folder: Path, *, metric: Metric) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         learning_rate=plan.learning_rate,
@@ -255,7 +283,7 @@ def _arguments(plan: TrainingPlan, folder: Path) -> TrainingArguments:
         logging_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="auc",
+        metric_for_best_model=metric.name,
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         label_names=["labels"],
@@ -271,25 +299,28 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def _auc(prediction: EvalPrediction) -> dict[str, float]:
-    return {"auc": auc(prediction.predictions, prediction.label_ids.astype(np.int64))}
+def _measured(prediction: EvalPrediction, metric: Metric) -> dict[str, float]:
+    labels = prediction.label_ids.astype(np.int64)
+    return {metric.name: metric.of(prediction.predictions, labels)}
 
 
-def _curve(log: list[dict[str, float]]) -> Curve:
+def _curve(log: list[dict[str, float]], metric: Metric) -> Curve:
     losses = [entry["loss"] for entry in log if "loss" in entry]
-    checks = [entry for entry in log if "eval_auc" in entry]
+    checks = [entry for entry in log if f"eval_{metric.name}" in entry]
     return [
         {
             "epoch": round(check["epoch"]),
             "loss": loss,
             "valid_loss": check["eval_loss"],
-            "valid_auc": check["eval_auc"],
+            f"valid_{metric.name}": check[f"eval_{metric.name}"],
         }
         for loss, check in zip(losses, checks, strict=False)
     ]
 
 
-def _identity(model: nn.Module, train: Arrays, valid: Arrays, plan: TrainingPlan) -> str:
+def _identity(
+    model: nn.Module, train: Arrays, valid: Arrays, plan: TrainingPlan, metric: Metric
+) -> str:
     """Names a training by all it depends on, so that a checkpoint never serves another one."""
     weights = {name: _checksum(value.numpy()) for name, value in model.state_dict().items()}
     columns = {
@@ -297,7 +328,13 @@ def _identity(model: nn.Module, train: Arrays, valid: Arrays, plan: TrainingPlan
         for part, arrays in (("train", train), ("valid", valid))
         for name, array in arrays.items()
     }
-    return fingerprint(model=repr(model), weights=weights, columns=columns, plan=asdict(plan))[:16]
+    return fingerprint(
+        model=repr(model),
+        weights=weights,
+        columns=columns,
+        plan=asdict(plan),
+        metric=metric.name,
+    )[:16]
 
 
 def _checksum(array: NDArray[Any]) -> str:

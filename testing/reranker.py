@@ -26,7 +26,7 @@ _WIDTH, _STEP, _LENGTH, _ITEMS, _STEPS = 12, 7, 9, 6, 5
 
 @dataclass(frozen=True)
 class Lists:
-    """What a re-ranker is given: `items`, `mask`, `history` and `past` as its `forward` has them."""
+    """What the `forward` of a re-ranker is given, under the same names."""
 
     items: Tensor
     mask: Tensor

@@ -16,6 +16,7 @@ LAYERS = {
     "recipe": 0,
     "recipe_build": 0,
     "recipe_reason": 0,
+    "recipe_train": 0,
     "recipe_tune": 0,
     "recipe_data": 0,
     "stage": 0,
@@ -35,6 +36,7 @@ LAYER_0_MAY_USE = {
     "recipe": {"pydantic", "yaml"},
     "recipe_build": {"pydantic"},
     "recipe_reason": {"pydantic"},
+    "recipe_train": {"pydantic"},
     "recipe_tune": {"pydantic"},
     "recipe_data": {"pydantic"},
 }

@@ -30,8 +30,8 @@ class DCNv2(nn.Module):
         hidden: Hidden sizes of the final MLP; KAR: 200 and 80.
         deep: Sizes of the deep part, at least one; KAR: 200 and 80.
         cross: Cross layers; KAR: 3.
-        rank: Size to which an expert of a cross layer projects (DCN-v2 §3.3); none: one matrix of
-            full rank, as in KAR.
+        rank: Size to which an expert of a cross layer projects; none: one matrix of full rank, as
+            in KAR.
         experts: Experts of a cross layer if it has a rank.
         structure: Whether the deep part stands beside the cross part or behind it.
         dropout: Share of hidden units left out in training, 0 to 1; KAR: 0.

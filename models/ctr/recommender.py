@@ -277,7 +277,9 @@ class CtrRecommender:
             wide = [text.name for text in texts if text.fusion == "concat"]
             tables = load_file(folder / _PRESTORED)
             ordered = {text.name: tables[text.name] for text in texts}
-            model._network.features.texts = PrestoredTexts(ordered, wide=wide)
+            model._network.features.texts = PrestoredTexts(
+                ordered, dim=model._settings.dim, wide=wide
+            )
         model._network.eval()
         return model
 

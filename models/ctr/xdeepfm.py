@@ -15,7 +15,7 @@ __all__ = ["BACKBONE", "XDeepFM"]
 
 
 class XDeepFM(nn.Module):
-    """First order, compressed interactions and deep part, added (xDeepFM eq. 9).
+    """First order, compressed interactions and deep part, added.
 
     A text vector is one more field of the interactions if it has a field's width (KAR §3); all
     text vectors enter the deep part and, with a weight per number, the first order. The bias is

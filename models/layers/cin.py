@@ -14,7 +14,7 @@ class CompressedInteractions(nn.Module):
     """Interactions of growing order, computed for each of the dim dimensions alike.
 
     X^k_h = Σ_ij W^k_hij (X^{k-1}_i ∘ X^0_j), where X^0 are the fields; the output is Σ_kh v_kh
-    Σ_d X^k_h (eq. 6 to 8, no activation between layers, as the paper found best).
+    Σ_d X^k_h. There is no activation between layers, as the paper found best.
 
     The last two layers are never computed as such. A map's way to the output is linear in the map,
     so the weights behind it can be multiplied together beforehand, which leaves

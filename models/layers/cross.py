@@ -11,7 +11,7 @@ __all__ = ["MatrixCross", "MixtureCross", "VectorCross"]
 
 
 class VectorCross(nn.Module):
-    """Layers of DCN: x_{l+1} = x_0 (w_l · x_l) + b_l + x_l (eq. 3).
+    """Layers of DCN: x_{l+1} = x_0 (w_l · x_l) + b_l + x_l.
 
     Each x_l is a_l x_0 + c_l, where a_l is one number per row and c_l, the sum of earlier biases,
     is the same for all rows. So only a_l has to be followed from layer to layer, a_{l+1} = a_l +
@@ -61,7 +61,7 @@ class MatrixCross(nn.Module):
 
 
 class MixtureCross(nn.Module):
-    """Layers of DCN-v2 with gated experts of low rank (eq. 3 and 4).
+    """Layers of DCN-v2 with gated experts of low rank.
 
     x_{l+1} = Σ_e g_e(x_l) x_0 ∘ (U_e tanh(C_e tanh(V_eᵀ x_l)) + b) + x_l, where the gates g are
     softmaxed.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -156,35 +156,43 @@ def ranking_lists(
     Raises:
         DataError: no user has enough events, or too few items can be drawn for one.
         UnknownNameError: another part.
-        ValueError: `after` of another length, or numbers below 1.
+        ValueError: `after` of another length, numbers below 1, or another word for `exclude`.
     """
     if real < 1 or drawn < 1:
         raise ValueError(f"real = {real} and drawn = {drawn}; both are at least 1")
+    if exclude not in get_args(Exclude):
+        raise ValueError(f"exclude = {exclude!r}; it is met or none")
     walked = _walk(split, part, real=real, after=after)
     if not len(walked):
         raise DataError(
             f"no user has {real} events of the {part} part that could make a list.",
             remedy="Move the borders of the split, or let less be left out before the lists begin.",
         )
+    added = _draw(split, walked[:, 0], count=drawn, exclude=exclude, seed=seed)
+    return _shuffled(split, walked, added, seed=seed)
+
+
+def _shuffled(split: Split, walked: Rows, added: Rows, *, seed: int) -> RankingLists:
+    """Events (rows, int64 [n, real]) and drawn items (int64 [n, drawn]) as lists."""
     events = split.tables.interactions
     users, times, items, labels = (
         events[name].to_numpy() for name in ("user", "time", "item", "label")
     )
-    first, none = walked[:, 0], np.zeros((len(walked), drawn), dtype=np.int64)
-    added = _draw(split, first, count=drawn, exclude=exclude, seed=seed)
+    first, none = walked[:, 0], np.zeros_like(added)
     # Hashed by place: an item may stand in a list twice.
-    order = np.argsort(hashed(first[:, None], _SHUFFLE, np.arange(real + drawn), seed=seed), axis=1)
+    places = np.arange(walked.shape[1] + added.shape[1])
+    order = np.argsort(hashed(first[:, None], _SHUFFLE, places, seed=seed), axis=1)
 
-    def shuffled(of_events: NDArray[Any], of_drawn: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    def mixed(of_events: NDArray[Any], of_drawn: NDArray[Any], dtype: Any) -> NDArray[Any]:
         whole = np.concatenate([of_events, of_drawn], axis=1).astype(dtype)
         return np.take_along_axis(whole, order, axis=1)
 
-    rows = shuffled(walked, none - 1, np.int64)
+    rows = mixed(walked, none - 1, np.int64)
     return RankingLists(
         user=users[first].astype(np.int32),
         moment=times[first].astype(np.int64),
-        items=shuffled(items[walked], added, np.int32),
-        labels=shuffled(labels[walked] == 1, none, np.int8),
+        items=mixed(items[walked], added, np.int32),
+        labels=mixed(labels[walked] == 1, none, np.int8),
         real=rows >= 0,
         rows=rows,
     )
@@ -202,7 +210,8 @@ def _walk(split: Split, part: str, *, real: int, after: ArrayLike | None) -> Row
         if cuts.shape != (tables.n_users,):
             raise ValueError(f"after has the shape {cuts.shape}, ({tables.n_users},) is needed")
         rows = rows[times[rows] > cuts[users[rows]]]
-    rows = rows[np.lexsort((rows, times[rows], users[rows]))]
+    # Rows stand in the order of time; a stable sort keeps it within a user.
+    rows = rows[np.argsort(users[rows], kind="stable")]
     counts = np.bincount(users[rows], minlength=tables.n_users)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     return rows[place < np.repeat(counts // real * real, counts)].reshape(-1, real)

@@ -1,8 +1,8 @@
 """SetRank: induced self-attention over the list as a set, whatever its order (arXiv 1912.05891).
 
 The order of the items changes their logits in nothing but their order. As in KAR's code there is
-one block with two heads, and an MLP scores [encoded item, item]. The induced blocks are the paper's;
-KAR's code attends directly, without them.
+one block with two heads, and an MLP scores [encoded item, item]. The vectors in between are the
+paper's; in KAR's code the items attend to each other directly.
 """
 
 from __future__ import annotations

@@ -27,9 +27,11 @@ from tastemaker.methods.auditing import (
 )
 from tastemaker.methods.base import load_split
 from tastemaker.methods.building import build_stage
+from tastemaker.methods.encoding import knowledge_texts
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
 from tastemaker.models.ctr.recommender import CtrRecommender
+from tastemaker.models.training import TrainingPlan
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage, Workspace
 from tastemaker.testing.world import checkerboard_split
@@ -222,15 +224,9 @@ def test_a_text_that_serves_too_early_is_found(finished: Run) -> None:
     split = load_split(finished)
     texts = pl.read_parquet(finished.folder / "reason" / "knowledge.parquet")
 
-    class Eager:
-        """The mistake: the cut is not looked at."""
-
-        def columns(self, users: Any, items: Any, times: Any) -> dict[str, Any]:
-            own = texts.filter(pl.col("kind") == "user")["entity"].to_list()
-            rows = np.array([own.index(user) if user in own else -1 for user in users])
-            return {"user_text": rows, "item_text": np.full(len(rows), -1)}
-
-    (found,) = audit_knowledge_use(split, Eager(), [], texts=texts)
+    # The mistake: the cut is not looked at.
+    eager = [replace(text, after=None) for text in knowledge_texts(finished, split)]
+    (found,) = audit_knowledge_use(split, eager, [], texts=texts)
     cuts = dict(texts.filter(pl.col("kind") == "user").select("entity", "cut_time").iter_rows())
     events = split.tables.interactions
     early = [
@@ -316,8 +312,7 @@ def test_answers_of_the_test_part_in_item_statistics_are_found(
 
 def test_a_vocabulary_of_more_than_training_is_found() -> None:
     split = checkerboard_split(30, 24, events=16)
-    settings: dict[str, Any] = {"dim": 4, "history": 5, "learning_rate": 1e-3, "weight_decay": 0.0}
-    settings |= {"batch_size": 64, "epochs": 1, "patience": 1, "seed": 0}
+    settings: dict[str, Any] = {"dim": 4, "plan": TrainingPlan(batch_size=64, epochs=1)}
     everything = np.arange(split.tables.interactions.height)
     asked = [requests(split, "test")]
     for count in (2, 12):

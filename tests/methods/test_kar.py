@@ -3,53 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import pytest
-import torch
 
 from tastemaker.methods.base import load_split
-from tastemaker.methods.kar import KnowledgeFeatures, load_recommender
 from tastemaker.methods.pipeline import stages
-from tastemaker.recipe import KnowledgeConfig, Recipe, TrainConfig
+from tastemaker.methods.training import Variant, load_recommender
+from tastemaker.recipe import Recipe
 from tastemaker.stage import Run
 from tastemaker.testing.world import checkerboard
-
-NEVER = np.iinfo(np.int64).max
-
-
-@pytest.fixture
-def features() -> KnowledgeFeatures:
-    """Users 0 and 1 have texts, the latter from time 50 on; items 0 and 2 have texts."""
-    return KnowledgeFeatures(
-        np.eye(2, 4, dtype=np.float32),
-        np.eye(2, 4, k=2, dtype=np.float32),
-        user_rows=np.array([0, 1, -1]),
-        item_rows=np.array([0, -1, 1]),
-        user_cuts=np.array([10, 50, NEVER]),
-        experts=KnowledgeConfig(shared_experts=1, dedicated_experts=2, hidden=8, dim=3),
-    )
-
-
-def test_a_text_serves_only_later_targets(features: KnowledgeFeatures) -> None:
-    columns = features.columns(
-        np.array([0, 0, 0, 1, 1, 2]),
-        np.array([0, 1, 2, 0, 0, 0]),
-        np.array([9, 10, 11, 50, 51, 99]),
-    )
-    assert columns["user_text"].tolist() == [-1, -1, 0, -1, 1, -1]
-    assert columns["item_text"].tolist() == [0, -1, 1, 0, 0, 0]
-
-
-def test_missing_texts_are_learned_and_present_ones_matter(features: KnowledgeFeatures) -> None:
-    torch.manual_seed(0)
-    module = features.module()
-    rows = torch.tensor([-1, 0, 1])
-    adapted = module(user_text=rows, item_text=rows)
-    assert adapted.shape == (3, features.dim)
-    assert not torch.allclose(adapted[1], adapted[2])
-    assert not [name for name, _ in module.named_parameters() if name in {"users", "items"}]
-    assert not {"users", "items"} & set(module.state_dict())
 
 
 def recipe(folder: Path, **train: Any) -> Recipe:
@@ -85,9 +46,7 @@ def test_every_stage_on_own_tables(tmp_path: Path) -> None:
     knowledge = pl.read_parquet(run.artefact("reason") / "knowledge.parquet")
     assert knowledge.filter(pl.col("kind") == "item").height == 24
     split = load_split(run)
-    again = load_recommender(
-        run, split, variant="knowledge", config=TrainConfig(**found.train.model_dump())
-    )
+    again = load_recommender(run, split, Variant("din", "knowledge"), config=found.train)
     assert again.name == "DIN + KAR"
     assert (run.artefact("report") / "index.html").stat().st_size > 10_000
     assert all(run.is_current(stage) for stage in stages(found))

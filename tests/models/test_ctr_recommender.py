@@ -1,56 +1,51 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from tastemaker import registry
 from tastemaker.data.splits import Split
 from tastemaker.errors import DataError, SaveCheckError, UnknownNameError, UserError
 from tastemaker.eval.metrics import auc
 from tastemaker.eval.protocol import candidates, requests
 from tastemaker.models.ctr.recommender import CtrRecommender
+from tastemaker.models.features import Feature, default_features
+from tastemaker.models.text_use import text_use
+from tastemaker.models.text_vectors import FUSIONS, Fusion, TextVectors
+from tastemaker.models.training import TrainingPlan
 from tastemaker.testing.recommender import RecommenderContract
 from tastemaker.testing.world import checkerboard_split
 
 
 def din(**changes: Any) -> CtrRecommender:
-    settings: dict[str, Any] = {
-        "dim": 16,
-        "history": 10,
-        "min_count": 2,
-        "learning_rate": 1e-2,
-        "weight_decay": 0.0,
-        "batch_size": 64,
-        "epochs": 8,
-        "patience": 3,
-        "seed": 0,
-    }
-    return CtrRecommender("DIN", **{**settings, **changes})
+    settings: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 64, "epochs": 8}
+    planned = {f.name for f in fields(TrainingPlan)}
+    settings |= {name: value for name, value in changes.items() if name in planned}
+    rest = {name: value for name, value in changes.items() if name not in planned}
+    return CtrRecommender("DIN", **{"dim": 16, "plan": TrainingPlan(**settings), **rest})
 
 
-class Answer:
-    """Extra features that give the answer away to rows of users below a limit."""
-
-    dim = 1
-
-    class Module(nn.Module):
-        def forward(self, answer: Tensor) -> Tensor:
-            return answer[:, None]
-
-    def module(self) -> nn.Module:
-        return self.Module()
-
-    def columns(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        return {"answer": np.where(users % 2 == items % 2, 1, -1).astype(np.float32)}
+def parities(split: Split, *, fusion: Fusion = "adaptor") -> list[TextVectors]:
+    """Vectors that tell whether a user, or an item, is even: together the answer."""
+    counts: list[tuple[Literal["user", "item"], int]]
+    counts = [("user", split.tables.n_users), ("item", split.tables.n_items)]
+    return [
+        TextVectors(
+            f"{of}_text",
+            of,
+            np.eye(2, 6, dtype=np.float32),
+            np.arange(count) % 2,
+            fusion=fusion,
+        )
+        for of, count in counts
+    ]
 
 
 class TestDin(RecommenderContract):
@@ -60,14 +55,32 @@ class TestDin(RecommenderContract):
         return din()
 
 
-class TestDinWithExtraFeatures(RecommenderContract):
+class TestDinWithTexts(RecommenderContract):
+    """Nothing but texts tells anything: ids are too rare, and no step carries a rating."""
+
     least_auc = 0.999
 
     def make(self) -> CtrRecommender:
-        return din(epochs=3, extra=Answer())
+        plain = [Feature("item", "categorical")]
+        texts = parities(self.world())
+        return din(epochs=6, features=plain, min_count=10_000, texts=texts)
 
     def load(self, folder: Path, split: Split) -> CtrRecommender:
-        return CtrRecommender.load(folder, split=split, extra=Answer())
+        return CtrRecommender.load(folder, split=split, texts=parities(split))
+
+
+class TestServing(TestDinWithTexts):
+    """The same, read from the fused texts that were written once."""
+
+    def load(self, folder: Path, split: Split) -> CtrRecommender:
+        return CtrRecommender.load(folder, split=split, texts=parities(split), prestored=True)
+
+    def test_saved_and_loaded_scores_alike(
+        self, fitted: Any, split: Split, test_rows: Any, tmp_path: Path
+    ) -> None:
+        fitted.save(tmp_path)
+        scores = self.load(tmp_path, split).score(test_rows)
+        np.testing.assert_allclose(scores, fitted.score(test_rows), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +143,30 @@ def test_rare_and_unseen_items_share_an_embedding(split: Split) -> None:
     assert np.ptp(scores) == 0
 
 
-def test_loading_refuses_another_catalogue(fitted: CtrRecommender, tmp_path: Path) -> None:
+def test_items_that_came_after_training_are_unseen(
+    fitted: CtrRecommender, split: Split, tmp_path: Path
+) -> None:
     fitted.save(tmp_path)
-    with pytest.raises(DataError, match="another catalogue"):
-        CtrRecommender.load(tmp_path, split=checkerboard_split(40, 41))
+    wider = checkerboard_split(40, 41)
+    again = CtrRecommender.load(tmp_path, split=wider)
+    scores = again.score(candidates(wider, 0, items=[3, 40], time=0))
+    assert np.isfinite(scores).all()
+    assert set(again.space.own_items) == set(fitted.space.own_items)
 
 
-def test_loading_needs_the_extra_features_of_training(split: Split, tmp_path: Path) -> None:
-    din(epochs=1, extra=Answer()).fit(split).save(tmp_path)
-    with pytest.raises(UserError, match="trained with 1 extra features, 0 were given"):
+def test_loading_needs_the_texts_of_training(split: Split, tmp_path: Path) -> None:
+    din(epochs=1, texts=parities(split)).fit(split).save(tmp_path)
+    with pytest.raises(UserError, match=r"trained with the text vectors user_text \(6\).*none"):
         CtrRecommender.load(tmp_path, split=split)
+
+
+def test_a_model_for_serving_has_no_adaptor_to_save(split: Split, tmp_path: Path) -> None:
+    texts = parities(split)
+    din(epochs=1, texts=texts).fit(split).save(tmp_path / "whole")
+    served = CtrRecommender.load(tmp_path / "whole", split=split, texts=texts, prestored=True)
+    assert not [name for name, _ in served.network.named_parameters() if "adaptor" in name]
+    with pytest.raises(UserError, match="without its adaptor"):
+        served.save(tmp_path / "again")
 
 
 def test_a_save_that_reads_back_differently_fails(
@@ -170,9 +197,11 @@ def test_scoring_before_fitting_says_what_to_do(split: Split) -> None:
         din().score(candidates(split, 0, items=[1], time=0))
 
 
-def test_unknown_backbone_offers_the_nearest() -> None:
+def test_unknown_backbone_and_option_offer_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'din'"):
-        din(backbone="dien")
+        din(backbone="dinn")
+    with pytest.raises(UnknownNameError, match="did you mean 'hidden'"):
+        din(options={"hiden": [8]})
 
 
 def test_validation_rows_of_one_label_are_refused(split: Split) -> None:
@@ -180,3 +209,70 @@ def test_validation_rows_of_one_label_are_refused(split: Split) -> None:
     likes = replace(split, valid=split.valid[labels[split.valid] == 1])
     with pytest.raises(DataError, match="of one label only"):
         din().fit(likes)
+
+
+def test_weighing_likes_raises_every_score(split: Split) -> None:
+    asked = requests(split, "test")
+    plain = din(epochs=2).fit(split).score(asked)
+    assert din(epochs=2, class_weight=4.0).fit(split).score(asked).mean() > plain.mean() + 0.3
+
+
+def test_balanced_weights_do_nothing_to_balanced_labels(split: Split) -> None:
+    labels = split.tables.interactions["label"].to_numpy()
+    likes, rest = (split.train[labels[split.train] == label] for label in (1, 0))
+    count = min(len(likes), len(rest))
+    even = replace(split, train=np.sort(np.concatenate([likes[:count], rest[:count]])))
+    asked = requests(split, "test")
+    scores = [din(epochs=1, class_weight=w).fit(even).score(asked) for w in (None, "balanced")]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("backbone", registry.names("backbone"))
+class TestEveryBackbone:
+    """What the features bring, for whoever combines them."""
+
+    @pytest.fixture
+    def model(self, backbone: str, split: Split) -> CtrRecommender:
+        return din(backbone=backbone, texts=parities(split), epochs=4).fit(split)
+
+    def test_learns_and_survives_a_save(
+        self, backbone: str, model: CtrRecommender, split: Split, tmp_path: Path
+    ) -> None:
+        asked = requests(split, "test")
+        scores = model.score(asked)
+        assert auc(scores, asked.labels) > 0.9
+        model.save(tmp_path)  # reads back and compares, with and without the adaptor
+        alone = model.score(asked.select(np.arange(len(asked)) == 3))
+        np.testing.assert_allclose(alone, scores[3:4], atol=1e-5)
+        unseen = candidates(split, 0, items=[0, 1], time=0)
+        assert np.isfinite(model.score(unseen)).all()
+
+    def test_texts_are_used(self, backbone: str, model: CtrRecommender, split: Split) -> None:
+        for use in text_use(model, split.train):
+            assert use.rows == len(split.train)
+            assert use.used
+            assert use.loss < use.loss_shuffled
+
+
+@pytest.mark.parametrize("backbone", registry.names("backbone"))
+def test_every_backbone_learns_the_checkerboard_from_ids_alone(backbone: str) -> None:
+    split = checkerboard_split(60, 30, events=25)
+    # Averaged histories do not tell which of their items were liked: the user's id does.
+    features = default_features(split.tables.schema, split.tables, user_id=True)
+    model = din(backbone=backbone, features=features, epochs=12, patience=4).fit(split)
+    asked = requests(split, "test")
+    assert auc(model.score(asked), asked.labels) > 0.9
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_brings_the_texts_in(fusion: Fusion, split: Split) -> None:
+    model = din(backbone="deepfm", texts=parities(split, fusion=fusion), epochs=1).fit(split)
+    assert all(use.used for use in text_use(model, split.train))
+
+
+def test_texts_that_no_layer_reads_are_found(split: Split) -> None:
+    model = din(texts=parities(split), epochs=1).fit(split)
+    head = model.network.backbone.head.layers[0]
+    with torch.no_grad():
+        head.weight[:, -2 * 16 :] = 0  # the two text fields come last
+    assert not any(use.used for use in text_use(model, split.train))

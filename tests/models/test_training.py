@@ -144,7 +144,7 @@ def test_checkpoints_of_another_training_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_batch_is_one_gather_per_column() -> None:
     rows = Columns({"a": np.arange(6), "b": np.arange(12).reshape(6, 2)})
-    batch = rows.__getitems__([4, 1])
+    batch = rows[torch.tensor([4, 1])]
     assert batch["a"].tolist() == [4, 1]
     assert batch["b"].tolist() == [[8, 9], [2, 3]]
     assert rows[3]["b"].tolist() == [6, 7]

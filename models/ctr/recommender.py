@@ -142,19 +142,28 @@ class CtrRecommender:
             DataError: the valid part does not hold both likes and dislikes.
             UserError: a feature that these tables cannot give.
         """
-        features = self._features or default_features(split.tables.schema, split.tables)
-        self._split = split
-        self._space = FeatureSpace.fit(split, features, min_count=self._settings.min_count)
-        self._network = self._new_network(positive_weight=self._positive_weight(split))
+        train = self.prepared(split)
         self.curve = train_columns(
-            self._network,
-            self.event_columns(split.train),
+            self.network,
+            train,
             valid=self.event_columns(split.valid),
             plan=self._settings.plan,
             scratch=self._scratch,
             on_epoch=lambda: self._on_progress(1),
         )
         return self
+
+    def prepared(self, split: Split) -> Columns:
+        """Everything that comes before training: vocabularies, fresh weights, training columns.
+
+        Raises:
+            UserError: a feature that these tables cannot give.
+        """
+        features = self._features or default_features(split.tables.schema, split.tables)
+        self._split = split
+        self._space = FeatureSpace.fit(split, features, min_count=self._settings.min_count)
+        self._network = self._new_network(positive_weight=self._positive_weight(split))
+        return self.event_columns(split.train)
 
     def score(self, requests: Requests) -> NDArray[np.float32]:
         """Log-odds of a like, float32 [n].

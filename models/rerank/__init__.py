@@ -1,5 +1,7 @@
 """Re-rankers, one network a file, found by name; and the lists that they learn and are judged on.
 
+`lists` makes lists; `recommender` glues features, texts, training and saving around any network.
+
 A re-ranker sees all items of a list at once. It is an `nn.Module` with this shape:
 
 * `__init__(width, *, step, length, ..., dropout)`: `width` is the size of an item, its knowledge

@@ -267,7 +267,8 @@ class ListRecommender:
             wide = [text.name for text in texts if text.fusion == "concat"]
             tables = load_file(folder / _PRESTORED)
             ordered = {text.name: tables[text.name] for text in texts}
-            model._network.features.texts = PrestoredTexts(ordered, wide=wide)
+            dim = model._settings.dim
+            model._network.features.texts = PrestoredTexts(ordered, dim=dim, wide=wide)
         model._network.eval()
         return model
 

@@ -1,0 +1,161 @@
+"""Tables of what `benchmarks/ctr.py` has measured, in Markdown, or one JSON line per figure."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.data.splits import Split
+from tastemaker.eval.compare import compare
+from tastemaker.eval.metrics import METRICS
+from tastemaker.eval.protocol import Requests, requests
+
+SHOWN = ("auc", "within_user_auc", "log_loss")
+NAMES = {"din": "DIN", "dien": "DIEN", "dcn": "DCN", "dcnv2": "DCNv2", "deepfm": "DeepFM"}
+NAMES |= {"xdeepfm": "xDeepFM", "autoint": "AutoInt", "fibinet": "FiBiNet", "fignn": "FiGNN"}
+Scores = dict[str, dict[str, list[NDArray[Any]]]]
+
+
+def show_tables(folder: Path, split: Split, *, as_json: bool) -> None:
+    """Print every table that the folder has results for."""
+    asked = requests(split, "test")
+    scores = read(folder)
+    judged = {
+        kind: {model: [judge(one, asked) for one in runs] for model, runs in models.items()}
+        for kind, models in scores.items()
+    }
+    lines: list[dict[str, Any]] = []
+    if counts := judged.pop("counts", None):
+        print("\n| | AUC | within users | log loss |\n|---|---|---|---|")
+        for model, runs in counts.items():
+            print(row(model, runs))
+    if "ours" in judged:
+        quality(judged, lines)
+    for kind in sorted(judged):
+        if kind == "knowledge" or kind.startswith("ablation"):
+            against(kind, scores, judged, asked)
+    timed(folder, lines)
+    if as_json:
+        for line in lines:
+            print(json.dumps(line))
+
+
+def read(folder: Path) -> Scores:
+    """Scores of all seeds by kind and model."""
+    found: Scores = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.glob("*-*.npz")):
+        kind, _, rest = path.stem.partition("-")
+        model = rest
+        if kind != "counts":
+            model, _, _seed = rest.rpartition("-")
+            if kind == "ablation":
+                name, _, model = model.partition("-")
+                kind = f"ablation {name}"
+        found[kind][model].append(np.load(path)["test"])
+    return found
+
+
+def judge(scores: NDArray[Any], asked: Requests) -> dict[str, float]:
+    """Every metric on the test rows."""
+    values = np.asarray(scores, dtype=np.float64)
+    return {name: METRICS[name](values, asked.labels, asked.groups) for name in SHOWN}
+
+
+def mean(runs: list[dict[str, float]], name: str) -> float:
+    """Over seeds."""
+    return statistics.fmean(run[name] for run in runs)
+
+
+def spread(runs: list[dict[str, float]], name: str) -> str:
+    """Mean and standard deviation over seeds."""
+    values = [run[name] for run in runs]
+    told = f"{statistics.fmean(values):.4f}"
+    return told + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def row(name: str, runs: list[dict[str, float]]) -> str:
+    """One model."""
+    return f"| {name} | " + " | ".join(spread(runs, metric) for metric in SHOWN) + " |"
+
+
+def quality(judged: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    """Ours beside theirs."""
+    print("\n| model | AUC | theirs | difference | within users | theirs | difference |")
+    print("|---|---|---|---|---|---|---|")
+    for model, ours in judged["ours"].items():
+        theirs = judged.get("theirs", {}).get(model)
+        cells = []
+        for metric in SHOWN[:2]:
+            gap = f"{mean(ours, metric) - mean(theirs, metric):+.4f}" if theirs else ""
+            cells += [spread(ours, metric), spread(theirs, metric) if theirs else "", gap]
+            if theirs:
+                a, b = mean(ours, metric), mean(theirs, metric)
+                note = f"{len(ours)} and {len(theirs)} seeds"
+                line = {"name": f"{model} {metric}", "ours": a, "theirs": b, "ratio": a / b}
+                lines.append({**line, "unit": "fraction", "note": note})
+        print(f"| {NAMES[model]} | " + " | ".join(cells) + " |")
+    for model, runs in judged.get("userid", {}).items():
+        print(row(f"{NAMES[model]} with the user's id", runs))
+
+
+def against(kind: str, scores: Scores, judged: dict[str, Any], asked: Requests) -> None:
+    """A kind of texts beside the backbone alone: seeds averaged in log-odds for the interval."""
+    print(f"\n{kind}, minus the backbone alone\n")
+    print("| model | AUC | difference | within users | difference | log loss | difference |")
+    print("|---|---|---|---|---|---|---|")
+    for model, runs in judged[kind].items():
+        seeds = min(len(runs), len(judged["ours"][model]))
+        pair = {
+            "with": np.mean(scores[kind][model][:seeds], axis=0),
+            "without": np.mean(scores["ours"][model][:seeds], axis=0),
+        }
+        comparison = compare(pair, asked, against="without", bootstrap=1000, seed=0)
+        cells = []
+        for metric in SHOWN:
+            gap = mean(runs, metric) - mean(judged["ours"][model], metric)
+            one = comparison.row("with", metric)
+            interval = f"[{one.difference_low:+.4f}, {one.difference_high:+.4f}]"
+            cells += [spread(runs, metric), f"{gap:+.4f} {interval}"]
+        print(f"| {NAMES[model]} | " + " | ".join(cells) + " |")
+
+
+def timed(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Speed of training and of serving."""
+    rates = {p.stem.partition("-")[2]: json.loads(p.read_text()) for p in speeds(folder, "through")}
+    if rates:
+        print("\n| model | rows/s | theirs | ratio |\n|---|---|---|---|")
+        ratios = []
+        for model, found in rates.items():
+            ratios.append(found["ours"] / found["theirs"])
+            print(
+                f"| {NAMES[model]} | {found['ours']:,.0f} | {found['theirs']:,.0f} | "
+                f"{ratios[-1]:.2f} |"
+            )
+            line = {"name": f"{model} training", **found, "ratio": ratios[-1]}
+            lines.append({**line, "unit": "rows/s", "note": "one thread, batch 1024"})
+        print(f"| median | | | {statistics.median(ratios):.2f} |")
+    served = {p.stem.partition("-")[2]: json.loads(p.read_text()) for p in speeds(folder, "serv")}
+    if served:
+        print(
+            "\n| model | alone, s | prestored | ratio | adaptor | ratio |\n"
+            "|---|---|---|---|---|---|"
+        )
+        for model, found in served.items():
+            plain, stored, adaptor = (found[name] for name in ("plain", "prestored", "adaptor"))
+            print(
+                f"| {NAMES[model]} | {plain:.2f} | {stored:.2f} | {stored / plain:.2f} | "
+                f"{adaptor:.2f} | {adaptor / plain:.2f} |"
+            )
+        ratio = statistics.median(f["prestored"] / f["plain"] for f in served.values())
+        print(f"| median | | | {ratio:.2f} | | |")
+
+
+def speeds(folder: Path, kind: str) -> list[Path]:
+    """Files of timings."""
+    return sorted(folder.glob(f"{kind}*-*.json"))

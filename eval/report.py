@@ -84,6 +84,7 @@ class ReportData:
         subtitle: What ran, in one line.
         created: When, as text.
         models: Model → one line on what it is, shown below its name.
+        slices: What `eval.slices` found, as plain values; None where a slice defines no number.
         facts: Data facts, label → value.
         curves: Training curves; those with equal `panel` share a figure.
         timings: Stage → seconds, in order.
@@ -100,6 +101,7 @@ class ReportData:
     subtitle: str = ""
     created: str = ""
     models: Mapping[str, str] | None = None
+    slices: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, str | int | float] | None = None
     curves: Sequence[Curve] = ()
     timings: Mapping[str, float] | None = None

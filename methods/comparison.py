@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,16 @@ from tastemaker.data.splits import Split
 from tastemaker.errors import StageError, UnknownNameError
 from tastemaker.eval.compare import Comparison, compare
 from tastemaker.eval.protocol import Requests
+from tastemaker.eval.slices import judge_slices
 from tastemaker.methods.base import Contender, Method, Scores, load_requests, load_split
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 
-__all__ = ["COUNTS", "check", "evaluate_stage", "load_comparison"]
+__all__ = ["COUNTS", "SLICES", "check", "evaluate_stage", "load_comparison"]
 
+SLICES = "slices.json"
 COUNTS = LikedShareAndItemMean().name
 _TRIVIAL = (ItemMean().name, LikedShare().name, COUNTS)
 
@@ -74,11 +78,23 @@ def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Ma
     ).write_parquet(space.out / "scores.parquet")
     with atomic_file(space.out / "comparison.json") as handle:
         handle.write(json.dumps(comparison.to_dict(), indent=1).encode())
+    slices = [asdict(one) for one in judge_slices(scores, requests, split)]
+    with atomic_file(space.out / SLICES) as handle:
+        handle.write(json.dumps(_plain(slices), indent=1).encode())
     about = {entry.name: entry.about for entry in entries}
     with atomic_file(space.out / "models.json") as handle:
         handle.write(json.dumps(about, indent=1).encode())
     line = f"{len(scores)} models on {comparison.n_rows:,} rows of {comparison.n_users:,} users"
     return {"models": len(scores), "line": line}
+
+
+def _plain(value: Any) -> Any:
+    """NaN becomes None, for JSON."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _baselines(recipe: Recipe, run: Run, split: Split) -> list[Contender]:

@@ -15,7 +15,7 @@ from tastemaker.eval.report import ReportData, render_report
 from tastemaker.eval.text_table import render_table
 from tastemaker.eval.wording import summary
 from tastemaker.methods.base import Exhibits, Method
-from tastemaker.methods.comparison import load_comparison
+from tastemaker.methods.comparison import SLICES, load_comparison
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Manifest, Run, Stage, Workspace, atomic_file
 
@@ -56,6 +56,7 @@ def _report(
             subtitle="; ".join(f"{method.title} ({method.venue})" for method in methods),
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             models=_json(evaluated / "models.json"),
+            slices=_json(evaluated / SLICES),
             facts=_facts(_json(run.artefact("data") / "facts.json")),
             timings={manifest.stage: manifest.seconds for manifest in manifests},
             recipe=yaml.safe_dump(

@@ -52,7 +52,6 @@ class FeatureSpace:
         layout: Features with their sources.
         coders: Feature → its vocabulary, levels or scale.
         share: Share of likes in the train part.
-        own_items: bool [n_items], items with an embedding of their own; None to be found.
     """
 
     def __init__(
@@ -197,7 +196,9 @@ class FeatureSpace:
         coders: dict[str, _Coder] = {}
         for name, told in values["coders"].items():
             ((kind, inner),) = told.items()
-            tupled = {key: tuple(v) if isinstance(v, list) else v for key, v in inner.items()}
+            tupled: dict[str, Any] = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in inner.items()
+            }
             coders[name] = _KINDS[kind](**tupled)
         layout = Layout.of(features, split.tables)
         return cls(split, layout, coders=coders, share=values["share"])

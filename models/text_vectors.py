@@ -132,7 +132,8 @@ class TextFusion(nn.Module):
         Returns:
             Fields float [B, vectors, dim] and raw vectors float [B, wide].
         """
-        fields, raw = [], []
+        fields: list[Tensor] = []
+        raw: list[Tensor] = []
         for name, fusion in self._fusions.items():
             rows = columns[name]
             # Only what a batch shows is adapted, and once: rows often share users and items.
@@ -201,7 +202,8 @@ class PrestoredTexts(nn.Module):
 
     def forward(self, **columns: Any) -> tuple[Tensor, Tensor]:
         """As `TextFusion.forward`."""
-        fields, raw = [], []
+        fields: list[Tensor] = []
+        raw: list[Tensor] = []
         for name in self._names:
             table, rows = self.get_buffer(f"table_{name}"), columns[name]
             found = table[torch.where(rows < 0, len(table) - 1, rows)]

@@ -26,7 +26,7 @@ from tastemaker.models.training import AUC, TrainingPlan
 from tastemaker.testing.world import checkerboard_split
 
 USERS, ITEMS, DIM = 40, 60, 8
-PLAN = TrainingPlan(learning_rate=3e-3, batch_size=16, epochs=6, patience=6)
+PLAN = TrainingPlan(learning_rate=3e-3, batch_size=8, epochs=2)
 ONCE = replace(PLAN, epochs=1, batch_size=128)
 ITEM, USER = Feature("item", "categorical"), Feature("user", "categorical")
 GENRES = Feature("genres", "categorical")
@@ -104,14 +104,13 @@ def share_of_the_way(model: ListRecommender, lists: RankingLists) -> float:
 
 
 def test_learns_the_checkerboard(split: Split, lists: dict[str, RankingLists]) -> None:
-    plan = replace(PLAN, epochs=8)
-    model = fitted(split, lists, features=(GENRES, USER), plan=plan)
+    model = fitted(split, lists, features=(GENRES, USER))
     assert share_of_the_way(model, lists["test"]) > 0.6
 
 
 def test_mir_learns_it_from_the_history_alone(split: Split, lists: dict[str, RankingLists]) -> None:
     features = (GENRES, past("genres", "rating"))
-    model = fitted(split, lists, "mir", features=features, plan=replace(PLAN, epochs=3))
+    model = fitted(split, lists, "mir", features=features)
     assert share_of_the_way(model, lists["test"]) > 0.8
 
 
@@ -122,18 +121,34 @@ def test_texts_lift_a_model_that_knows_no_ids(
     without = fitted(split, lists, reranker, **NOTHING, plan=ONCE)
     assert share_of_the_way(without, lists["train"]) < 0.2
     texts = parity("user", fusion="concat"), parity("item", fusion="concat")
-    plan = replace(PLAN, batch_size=8, epochs=4)
-    model = fitted(split, lists, reranker, **NOTHING, texts=texts, plan=plan)
+    model = fitted(split, lists, reranker, **NOTHING, texts=texts)
     assert share_of_the_way(model, lists["test"]) > 0.8
     swapped = replace(texts[0], rows=1 - texts[0].rows)
     wrong = reread(model, split, (swapped, texts[1]))
     assert share_of_the_way(wrong, lists["test"]) < -0.3
 
 
-def test_mir_reads_texts_through_the_adaptor(split: Split, lists: dict[str, RankingLists]) -> None:
-    texts = parity("user"), parity("item")
-    model = fitted(split, lists, "mir", **NOTHING, texts=texts)
-    assert share_of_the_way(model, lists["test"]) > 0.8
+@pytest.mark.parametrize("reranker", ["prm", "mir"])
+def test_every_way_of_fusing_texts_learns(
+    rich: dict[str, ListRecommender], lists: dict[str, RankingLists], reranker: str
+) -> None:
+    network = rich[reranker].network
+    network.zero_grad()
+    columns = rich[reranker].list_columns(lists["train"])
+    network(**{name: torch.from_numpy(column) for name, column in columns.items()})[
+        "loss"
+    ].backward()
+    fusion = network.features.texts
+    assert isinstance(fusion, TextFusion)
+    assert fusion.adaptor is not None
+    for part in (fusion.adaptor.gates, fusion.projections):
+        assert all(weight.grad.abs().sum() > 0 for weight in part.parameters())
+    assert fusion.missing["adapted"].grad.abs().sum() > 0
+    raw = slice(-fusion.wide, None)
+    assert fusion.wide == 2
+    weights = network.reranker.project.weight.grad
+    assert (weights[:, raw].abs().sum(dim=0) > 0).all()
+    network.zero_grad()
 
 
 def reread(model: ListRecommender, split: Split, texts: tuple[TextVectors, ...]) -> ListRecommender:

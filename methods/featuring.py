@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tastemaker.data.splits import Split
 from tastemaker.data.tables import Tables
 from tastemaker.errors import UserError
-from tastemaker.models.ctr.options import checked_options
+from tastemaker.models.ctr.inputs import Shape
+from tastemaker.models.ctr.options import checked_options, known_options
 from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.features import Feature, Layout, default_features
 from tastemaker.models.layers.experts import AdaptorSizes
@@ -118,7 +119,7 @@ def check_train(config: TrainConfig) -> None:
             not said whose they are.
     """
     for backbone in config.backbone:
-        checked_options(load_named("backbone", backbone), config.options, backbone=backbone)
+        _check_options(backbone, config)
     for name, one in config.features.items():
         if one.kind == "vectors":
             _owner(name, one)
@@ -129,6 +130,22 @@ def check_train(config: TrainConfig) -> None:
                 allowed="letters, digits and underscores",
                 remedy="Rename the column in the tables.",
             )
+
+
+def _check_options(backbone: str, config: TrainConfig) -> None:
+    """Build a small network: what an option may be, its class knows best."""
+    make = load_named("backbone", backbone)
+    options = checked_options(make, config.options, backbone=backbone)
+    try:
+        make(Shape(config.embedding_dim, candidate=2, context=1, steps=(2,), vectors=2), **options)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a layer says of a size, a name or a share
+        told = ", ".join(f"{name}: {default}" for name, default in known_options(make).items())
+        raise UserError(
+            f"train.options: {backbone} cannot be built with {options} ({error}).",
+            allowed=f"its options and their defaults: {told}",
+        ) from None
 
 
 def _text(name: str, config: FeatureConfig, tables: Tables) -> TextVectors:

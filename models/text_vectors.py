@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -21,7 +22,16 @@ from tastemaker.errors import UserError
 from tastemaker.models.layers.experts import Adaptor, AdaptorSizes, new_adaptor
 from tastemaker.models.layers.mlp import xavier_normal_
 
-__all__ = ["FUSIONS", "Fusion", "PrestoredTexts", "TextFusion", "TextVectors", "text_columns"]
+__all__ = [
+    "FUSIONS",
+    "Fusion",
+    "PrestoredTexts",
+    "TextFusion",
+    "TextVectors",
+    "require_same_texts",
+    "text_columns",
+    "told_texts",
+]
 
 Fusion = Literal["adaptor", "project", "concat"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
@@ -69,6 +79,39 @@ def text_columns(
         text.name: text.usable(users if text.of == "user" else items, times).astype(np.int32)
         for text in texts
     }
+
+
+def told_texts(texts: Sequence[TextVectors]) -> list[dict[str, Any]]:
+    """What a saved model notes of its texts: plain values for JSON."""
+    return [
+        {"name": text.name, "of": text.of, "fusion": text.fusion, "width": text.width}
+        for text in texts
+    ]
+
+
+def require_same_texts(
+    trained: Sequence[Mapping[str, Any]], texts: Sequence[TextVectors], *, folder: Path
+) -> None:
+    """Check that a model is given the texts it was trained with.
+
+    Args:
+        trained: What `told_texts` noted.
+        texts: What is given now.
+        folder: Of the model, for the message.
+
+    Raises:
+        UserError: they differ in name, owner, fusion or width.
+    """
+    given = told_texts(texts)
+    if list(trained) != given:
+        wanted, found = (
+            ", ".join(f"{one['name']} ({one['fusion']}, {one['width']})" for one in told) or "none"
+            for told in (trained, given)
+        )
+        raise UserError(
+            f"{folder}: the model was trained with the text vectors {wanted}; given: {found}.",
+            remedy="Give the same text vectors as in training.",
+        )
 
 
 class TextFusion(nn.Module):
@@ -199,6 +242,12 @@ class PrestoredTexts(nn.Module):
         self._names, self._wide = list(tables), frozenset(wide)
         for name, table in tables.items():
             self.register_buffer(f"table_{name}", table, persistent=False)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Tensor], texts: Sequence[TextVectors], *, dim: int) -> Self:
+        """What `TextFusion.tables` returned, in the order of the texts."""
+        wide = [text.name for text in texts if text.fusion == "concat"]
+        return cls({text.name: tables[text.name] for text in texts}, dim=dim, wide=wide)
 
     def forward(self, **columns: Any) -> tuple[Tensor, Tensor]:
         """As `TextFusion.forward`."""

@@ -106,7 +106,8 @@ class Inputs:
     @property
     def flat(self) -> Tensor:
         """Everything side by side: float [B, shape.flat]."""
-        return torch.cat([self.fields.flatten(1), self.wide], dim=1)
+        parts = (self.candidate, self.context, self.history, self.vectors)
+        return torch.cat([*(part.flatten(1) for part in parts), self.wide], dim=1)
 
     @property
     def text(self) -> Tensor:

@@ -23,7 +23,14 @@ from tastemaker.models.feature_embedding import FeatureEmbedding
 from tastemaker.models.feature_space import Columns, FeatureSpace
 from tastemaker.models.features import Feature, default_features
 from tastemaker.models.layers.experts import AdaptorSizes
-from tastemaker.models.text_vectors import PrestoredTexts, TextFusion, TextVectors, text_columns
+from tastemaker.models.text_vectors import (
+    PrestoredTexts,
+    TextFusion,
+    TextVectors,
+    require_same_texts,
+    text_columns,
+    told_texts,
+)
 from tastemaker.models.training import Curve, TrainingPlan, train_columns
 
 __all__ = ["ClassWeight", "CtrRecommender"]
@@ -229,16 +236,19 @@ class CtrRecommender:
         about = {
             "settings": asdict(self._settings),
             "space": space.to_dict(),
-            "texts": _told(self._texts),
+            "texts": told_texts(self._texts),
             "curve": self.curve,
         }
         (folder / _CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
         probe = self.event_columns(split.train[:_CHECKED_ROWS])
         expected = self.logits(probe)
         again = type(self).load(folder, split=split, texts=self._texts)
+        device = next(network.parameters()).device  # another one would round otherwise
+        again.network.to(device)
         same = np.array_equal(expected, again.logits(probe))
         if self._texts:
             again = type(self).load(folder, split=split, texts=self._texts, prestored=True)
+            again.network.to(device)
             same &= np.allclose(expected, again.logits(probe), atol=1e-4)
         if not same:
             raise SaveCheckError(
@@ -268,7 +278,7 @@ class CtrRecommender:
             UserError: the text vectors are missing, or others; or a column is missing.
         """
         about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        _require_same(about["texts"], texts, folder=folder)
+        require_same_texts(about["texts"], texts, folder=folder)
         settings = about["settings"]
         model = cls(
             **{
@@ -283,11 +293,9 @@ class CtrRecommender:
         model._network = model._new_network()
         model._network.load_state_dict(load_file(folder / _WEIGHTS))
         if prestored and texts:
-            wide = [text.name for text in texts if text.fusion == "concat"]
             tables = load_file(folder / _PRESTORED)
-            ordered = {text.name: tables[text.name] for text in texts}
-            model._network.features.texts = PrestoredTexts(
-                ordered, dim=model._settings.dim, wide=wide
+            model._network.features.texts = PrestoredTexts.of(
+                tables, texts, dim=model._settings.dim
             )
         model._network.eval()
         return model
@@ -368,23 +376,3 @@ class CtrRecommender:
 
 def _chunks(length: int) -> list[slice]:
     return [slice(start, start + _SCORED_ROWS) for start in range(0, length, _SCORED_ROWS)]
-
-
-def _told(texts: Sequence[TextVectors]) -> list[dict[str, Any]]:
-    return [
-        {"name": text.name, "of": text.of, "fusion": text.fusion, "width": text.width}
-        for text in texts
-    ]
-
-
-def _require_same(
-    trained: Sequence[Mapping[str, Any]], texts: Sequence[TextVectors], *, folder: Path
-) -> None:
-    given = _told(texts)
-    if list(trained) != given:
-        wanted = ", ".join(f"{one['name']} ({one['width']})" for one in trained) or "none"
-        found = ", ".join(f"{one['name']} ({one['width']})" for one in given) or "none"
-        raise UserError(
-            f"{folder}: the model was trained with the text vectors {wanted}; given: {found}.",
-            remedy="Give the same text vectors as in training.",
-        )

@@ -25,7 +25,14 @@ from tastemaker.models.features import Feature, Layout, default_features
 from tastemaker.models.layers.experts import AdaptorSizes
 from tastemaker.models.rerank.lists import RankingLists
 from tastemaker.models.rerank.network import ListNetwork
-from tastemaker.models.text_vectors import PrestoredTexts, TextFusion, TextVectors, text_columns
+from tastemaker.models.text_vectors import (
+    PrestoredTexts,
+    TextFusion,
+    TextVectors,
+    require_same_texts,
+    text_columns,
+    told_texts,
+)
 from tastemaker.models.training import Curve, Metric, TrainingPlan, train_columns
 
 __all__ = ["LIST_PLAN", "MAP", "ListRecommender", "reranker_options"]
@@ -213,7 +220,7 @@ class ListRecommender:
             "settings": asdict(self._settings),
             "length": self._length,
             "space": space.to_dict(),
-            "texts": [_told(text) for text in self._texts],
+            "texts": told_texts(self._texts),
             "curve": self.curve,
         }
         (folder / _CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -255,7 +262,7 @@ class ListRecommender:
             UserError: the text vectors are missing, or others; or a column is missing.
         """
         about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        _require_same(about["texts"], [_told(text) for text in texts], folder=folder)
+        require_same_texts(about["texts"], texts, folder=folder)
         settings = about["settings"]
         plan, adaptor = TrainingPlan(**settings["plan"]), AdaptorSizes(**settings["adaptor"])
         model = cls(**{**settings, "plan": plan, "adaptor": adaptor}, texts=texts)
@@ -264,11 +271,10 @@ class ListRecommender:
         model._network = model._new_network()
         model._network.load_state_dict(load_file(folder / _WEIGHTS))
         if prestored and texts:
-            wide = [text.name for text in texts if text.fusion == "concat"]
             tables = load_file(folder / _PRESTORED)
-            ordered = {text.name: tables[text.name] for text in texts}
-            dim = model._settings.dim
-            model._network.features.texts = PrestoredTexts(ordered, dim=dim, wide=wide)
+            model._network.features.texts = PrestoredTexts.of(
+                tables, texts, dim=model._settings.dim
+            )
         model._network.eval()
         return model
 
@@ -394,21 +400,3 @@ def _checked(
         if name in options:
             raise UnknownNameError(f"option of {reranker}", name, reranker_options(reranker))
     return checked_options(make, options, backbone=reranker)
-
-
-def _told(text: TextVectors) -> dict[str, Any]:
-    return {"name": text.name, "of": text.of, "fusion": text.fusion, "width": text.width}
-
-
-def _require_same(
-    trained: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, Any]], *, folder: Path
-) -> None:
-    if list(trained) != list(given):
-        wanted, found = (
-            ", ".join(f"{one['name']} ({one['fusion']}, {one['width']})" for one in told) or "none"
-            for told in (trained, given)
-        )
-        raise UserError(
-            f"{folder}: the model was trained with the text vectors {wanted}; given: {found}.",
-            remedy="Give the same text vectors as in training.",
-        )

@@ -130,6 +130,9 @@ def test_a_search_chooses_on_validation_and_goes_on_where_it_was(tmp_path: Path)
     [
         ({"backbone": "dinn"}, "did you mean 'din'"),
         ({"options": {"hiden": [8]}}, "did you mean 'hidden'"),
+        ({"options": {"dropout": 3.0}}, "din cannot be built with"),
+        ({"backbone": "dcn", "options": {"deep": []}}, "dcn cannot be built with"),
+        ({"backbone": "dien", "options": {"evolution": "lstm"}}, "augru"),
         ({"search": {"learning_rate": [1.0, 0.1]}}, "is no range"),
         ({"search": {"learning_rate": None}}, "nothing is to be chosen"),
         ({"features": {"text": {"vectors": "x"}}}, "whose vectors are these"),

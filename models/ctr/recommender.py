@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tastemaker import registry
 from tastemaker.data.splits import Split
-from tastemaker.errors import SaveCheckError, UserError
 from tastemaker.eval.protocol import Requests
 from tastemaker.models.ctr.options import checked_options
 from tastemaker.models.feature_embedding import FeatureEmbedding
+from tastemaker.models.feature_recommender import FeatureNetwork, FeatureRecommender, Settings
 from tastemaker.models.feature_space import Columns, FeatureSpace
-from tastemaker.models.features import Feature, default_features
+from tastemaker.models.features import Feature
 from tastemaker.models.layers.experts import AdaptorSizes
-from tastemaker.models.text_vectors import (
-    PrestoredTexts,
-    TextFusion,
-    TextVectors,
-    require_same_texts,
-    text_columns,
-    told_texts,
-)
-from tastemaker.models.training import Curve, TrainingPlan, train_columns
+from tastemaker.models.text_vectors import TextVectors, text_columns
+from tastemaker.models.training import TrainingPlan, train_columns
 
 __all__ = ["ClassWeight", "CtrRecommender"]
 
 ClassWeight = Literal["balanced"] | float | None
-_WEIGHTS, _CONFIG, _PRESTORED = "model.safetensors", "config.json", "prestored.safetensors"
 _SCORED_ROWS = 8192
 _CHECKED_ROWS = 256
 Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What the recommender was asked to be."""
-
-    name: str
+class _Settings(Settings):
     backbone: str
-    dim: int
-    min_count: int
-    options: Mapping[str, Any]
     class_weight: ClassWeight
-    adaptor: AdaptorSizes
-    plan: TrainingPlan
 
 
-class _Network(nn.Module):
+class _Network(FeatureNetwork):
     """Features and backbone, with the loss that the Trainer asks for."""
 
     accepts_loss_kwargs = False  # or the Trainer would add its own arguments to the columns
@@ -64,8 +45,8 @@ class _Network(nn.Module):
     def __init__(
         self, features: FeatureEmbedding, backbone: nn.Module, *, positive_weight: float
     ) -> None:
-        super().__init__()
-        self.features, self.backbone = features, backbone
+        super().__init__(features)
+        self.backbone = backbone
         self._positive_weight = positive_weight
 
     def forward(self, labels: Tensor | None = None, **columns: Tensor) -> dict[str, Tensor]:
@@ -78,7 +59,7 @@ class _Network(nn.Module):
         return {"loss": loss, "logits": logits}
 
 
-class CtrRecommender:
+class CtrRecommender(FeatureRecommender):
     """Predicts a like from the candidate, the user's last events, and whatever else is declared.
 
     Training rows are all rows of the train part; the epoch is chosen by AUC on the valid part.
@@ -125,22 +106,22 @@ class CtrRecommender:
     ) -> None:
         self._backbone = registry.load("backbone", backbone)
         self._settings = _Settings(
-            name,
-            backbone,
-            dim,
-            min_count,
-            checked_options(self._backbone, options or {}, backbone=backbone),
-            class_weight,
-            adaptor or AdaptorSizes(),
-            plan or TrainingPlan(),
+            name=name,
+            dim=dim,
+            min_count=min_count,
+            options=checked_options(self._backbone, options or {}, backbone=backbone),
+            adaptor=adaptor or AdaptorSizes(),
+            plan=plan or TrainingPlan(),
+            backbone=backbone,
+            class_weight=class_weight,
         )
-        self._features, self._texts = features, tuple(texts)
-        self._scratch, self._on_progress = scratch, on_progress or (lambda _: None)
-        self._split: Split | None = None
-        self._space: FeatureSpace | None = None
-        self._network: _Network | None = None
-        self.name = name
-        self.curve: Curve = []
+        super().__init__(
+            self._settings,
+            features=features,
+            texts=texts,
+            scratch=scratch,
+            on_progress=on_progress,
+        )
 
     def fit(self, split: Split) -> Self:
         """Train on the train part, keep the epoch with the best AUC on the valid part.
@@ -166,10 +147,11 @@ class CtrRecommender:
         Raises:
             UserError: a feature that these tables cannot give.
         """
-        features = self._features or default_features(split.tables.schema, split.tables)
         self._split = split
-        self._space = FeatureSpace.fit(split, features, min_count=self._settings.min_count)
-        self._network = self._new_network(positive_weight=self._positive_weight(split))
+        self._space = FeatureSpace.fit(
+            split, self._features_of(split), min_count=self._settings.min_count
+        )
+        self._network = self._new_network()
         return self.event_columns(split.train)
 
     def score(self, requests: Requests) -> NDArray[np.float32]:
@@ -188,118 +170,6 @@ class CtrRecommender:
         ]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
-    def evidence(self, users: Whole, times: Whole) -> Whole:
-        """Interaction rows whose item and rating the backbone sees, int64 [n, history].
-
-        Args:
-            users: Dense users [n].
-            times: Moments [n] of their targets.
-
-        Returns:
-            Newest at the right end; -1 to the left of shorter histories.
-        """
-        return self.space.evidence(users, times)
-
-    @property
-    def space(self) -> FeatureSpace:
-        """The features, fixed by the train part."""
-        return self._fitted()[1]
-
-    @property
-    def network(self) -> _Network:
-        """Features and backbone as a module: columns to `{"logits", "loss"}`."""
-        return self._fitted()[2]
-
-    @property
-    def texts(self) -> tuple[TextVectors, ...]:
-        """The text vectors that it reads."""
-        return self._texts
-
-    @property
-    def min_count(self) -> int:
-        """Training events a value needs for an embedding of its own."""
-        return self._settings.min_count
-
-    def save(self, folder: Path) -> None:
-        """Write weights, vocabularies, settings and fused texts; read them back, compare scores.
-
-        Raises:
-            UserError: `fit` has not been called.
-            SaveCheckError: what was read back scores differently.
-        """
-        split, space, network = self._fitted()
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, folder / _WEIGHTS)
-        if self._texts:
-            save_file(self._fusion().tables(), folder / _PRESTORED)
-        about = {
-            "settings": asdict(self._settings),
-            "space": space.to_dict(),
-            "texts": told_texts(self._texts),
-            "curve": self.curve,
-        }
-        (folder / _CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        probe = self.event_columns(split.train[:_CHECKED_ROWS])
-        expected = self.logits(probe)
-        again = type(self).load(folder, split=split, texts=self._texts)
-        device = next(network.parameters()).device  # another one would round otherwise
-        again.network.to(device)
-        same = np.array_equal(expected, again.logits(probe))
-        if self._texts:
-            again = type(self).load(folder, split=split, texts=self._texts, prestored=True)
-            again.network.to(device)
-            same &= np.allclose(expected, again.logits(probe), atol=1e-4)
-        if not same:
-            raise SaveCheckError(
-                f"{folder}: the saved '{self.name}' scores differently once read back."
-            )
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        split: Split,
-        texts: Sequence[TextVectors] = (),
-        prestored: bool = False,
-    ) -> Self:
-        """Read what `save` wrote.
-
-        Args:
-            folder: Where it was saved.
-            split: Gives histories and the columns of users and items; those whose id training did
-                not know are unseen.
-            texts: The same text vectors as in training.
-            prestored: Read fused texts from the table that `save` wrote, without an adaptor: for
-                serving. The texts must be those that were there when it was saved.
-
-        Raises:
-            UserError: the text vectors are missing, or others; or a column is missing.
-        """
-        about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        require_same_texts(about["texts"], texts, folder=folder)
-        settings = about["settings"]
-        model = cls(
-            **{
-                **settings,
-                "plan": TrainingPlan(**settings["plan"]),
-                "adaptor": AdaptorSizes(**settings["adaptor"]),
-            },
-            texts=texts,
-        )
-        model._split, model.curve = split, about["curve"]
-        model._space = FeatureSpace.from_dict(about["space"], split)
-        model._network = model._new_network()
-        model._network.load_state_dict(load_file(folder / _WEIGHTS))
-        if prestored and texts:
-            tables = load_file(folder / _PRESTORED)
-            model._network.features.texts = PrestoredTexts.of(
-                tables, texts, dim=model._settings.dim
-            )
-        model._network.eval()
-        return model
-
     def columns(
         self, users: Whole, items: Whole, times: Whole, *, rows: Whole | None = None
     ) -> Columns:
@@ -309,41 +179,15 @@ class CtrRecommender:
 
     def event_columns(self, rows: Whole) -> Columns:
         """The same for interaction rows, with their `labels` float32 [n]."""
-        events = self._fitted_split().tables.interactions[rows]
+        events = self._fitted()[0].tables.interactions[rows]
         users, items, times = (
             events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
         )
         labels = events["label"].to_numpy().astype(np.float32)
         return {**self.columns(users, items, times, rows=rows), "labels": labels}
 
-    def logits(self, columns: Columns) -> NDArray[np.float32]:
-        """Log-odds of a like for arrays of `columns`, float32 [n]."""
-        network = self.network
-        device = next(network.parameters()).device
-        inputs = {name: torch.from_numpy(array) for name, array in columns.items()}
-        inputs.pop("labels", None)
-        with torch.inference_mode():
-            logits = network(**{name: value.to(device) for name, value in inputs.items()})["logits"]
-        return logits.float().cpu().numpy()
-
-    def _fusion(self) -> TextFusion:
-        fusion = self.network.features.texts
-        if not isinstance(fusion, TextFusion):
-            raise UserError(
-                f"'{self.name}' was loaded for serving, without its adaptor.",
-                remedy="Load it with prestored=False.",
-            )
-        return fusion
-
-    def _fitted(self) -> tuple[Split, FeatureSpace, _Network]:
-        if self._split is None or self._space is None or self._network is None:
-            raise UserError(
-                f"'{self.name}' has not been fitted.", remedy="Call fit(split) or load it first."
-            )
-        return self._split, self._space, self._network
-
-    def _fitted_split(self) -> Split:
-        return self._fitted()[0]
+    def _probe(self, split: Split) -> Columns:
+        return self.event_columns(split.train[:_CHECKED_ROWS])
 
     def _positive_weight(self, split: Split) -> float:
         weight = self._settings.class_weight
@@ -353,25 +197,13 @@ class CtrRecommender:
         likes = int(labels.sum())
         return (len(labels) - likes) / likes if 0 < likes < len(labels) else 1.0
 
-    def _new_network(self, *, positive_weight: float = 1.0) -> _Network:
-        settings, space = self._settings, self._space
-        assert space is not None
-        with torch.random.fork_rng(devices=[]):  # modules draw their weights from global state
-            torch.manual_seed(settings.plan.seed)
-            fusion = None
-            if self._texts:
-                fusion = TextFusion(self._texts, dim=settings.dim, sizes=settings.adaptor)
-            features = FeatureEmbedding(
-                space,
-                dim=settings.dim,
-                texts=fusion,
-                vectors=fusion.vectors if fusion else 0,
-                wide=fusion.wide if fusion else 0,
-                reads_steps=self._backbone.reads_steps,
-                first_order=self._backbone.first_order,
-            )
-            backbone = self._backbone(features.shape, **settings.options)
-        return _Network(features, backbone, positive_weight=positive_weight)
+    def _new_network(self) -> _Network:
+        make, split = self._backbone, self._split
+        assert split is not None
+        with self._seeded():
+            features = self._embedding(reads_steps=make.reads_steps, first_order=make.first_order)
+            backbone = make(features.shape, **self._settings.options)
+        return _Network(features, backbone, positive_weight=self._positive_weight(split))
 
 
 def _chunks(length: int) -> list[slice]:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from tastemaker.models.ctr.inputs import Steps
 from tastemaker.models.feature_embedding import FeatureEmbedding
+from tastemaker.models.feature_recommender import FeatureNetwork
 from tastemaker.models.layers.list_losses import LIST_LOSSES, ListLoss
 
 __all__ = ["ListNetwork"]
 
 
-class ListNetwork(nn.Module):
+class ListNetwork(FeatureNetwork):
     """Features and re-ranker, with the loss that the Trainer asks for.
 
     Args:
@@ -44,10 +45,10 @@ class ListNetwork(nn.Module):
         per_item: Collection[str],
         per_list: Collection[str],
     ) -> None:
-        super().__init__()
+        super().__init__(features)
         shape = features.shape
         step = sum(shape.steps) * shape.dim if reads_steps else 0
-        self.features, self.reranker = features, new_reranker(shape.flat - step, step=step)
+        self.reranker = new_reranker(shape.flat - step, step=step)
         self._reads_steps, self._loss = reads_steps, LIST_LOSSES[loss]
         self._per_item, self._per_list = frozenset(per_item), frozenset(per_list)
 

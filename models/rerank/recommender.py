@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from tastemaker import registry
 from tastemaker.data.splits import Split
-from tastemaker.errors import DataError, SaveCheckError, UnknownNameError, UserError
+from tastemaker.errors import DataError, UnknownNameError, UserError
 from tastemaker.eval.lists import map_at
 from tastemaker.models.ctr.options import checked_options, known_options
-from tastemaker.models.feature_embedding import FeatureEmbedding
+from tastemaker.models.feature_recommender import FeatureRecommender, Settings
 from tastemaker.models.feature_space import Columns, FeatureSpace
-from tastemaker.models.features import Feature, Layout, default_features
+from tastemaker.models.features import Feature, Layout
 from tastemaker.models.layers.experts import AdaptorSizes
 from tastemaker.models.rerank.lists import RankingLists
 from tastemaker.models.rerank.network import ListNetwork
-from tastemaker.models.text_vectors import (
-    PrestoredTexts,
-    TextFusion,
-    TextVectors,
-    require_same_texts,
-    text_columns,
-    told_texts,
-)
-from tastemaker.models.training import Curve, Metric, TrainingPlan, train_columns
+from tastemaker.models.text_vectors import TextVectors, text_columns
+from tastemaker.models.training import Metric, TrainingPlan, train_columns
 
 __all__ = ["LIST_PLAN", "MAP", "ListRecommender", "reranker_options"]
 
@@ -43,7 +33,6 @@ LIST_PLAN = TrainingPlan(learning_rate=1e-3, batch_size=256, epochs=50, patience
 MAP = Metric("map", lambda logits, labels: float(np.nanmean(map_at(logits, labels, k=5))))
 """MAP@5 over the lists with a like, as KAR chooses; scores need not compare across lists for it."""
 
-_WEIGHTS, _CONFIG, _PRESTORED = "model.safetensors", "config.json", "prestored.safetensors"
 _SCORED_ROWS = 8192
 _CHECKED_LISTS = 32
 _GIVEN = ("step", "length")  # options of every re-ranker that follow from the features and lists
@@ -51,19 +40,11 @@ Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What the recommender was asked to be."""
-
-    name: str
+class _Settings(Settings):
     reranker: str
-    dim: int
-    min_count: int
-    options: Mapping[str, Any]
-    adaptor: AdaptorSizes
-    plan: TrainingPlan
 
 
-class ListRecommender:
+class ListRecommender(FeatureRecommender):
     """Scores all items of a list in the light of each other.
 
     The epoch is chosen by MAP@5 on the lists of `valid`. Every item of a list is described at the
@@ -109,22 +90,22 @@ class ListRecommender:
     ) -> None:
         self._reranker = registry.load("re-ranker", reranker)
         self._settings = _Settings(
-            name,
-            reranker,
-            dim,
-            min_count,
-            _checked(self._reranker, options or {}, reranker=reranker),
-            adaptor or AdaptorSizes(),
-            plan or LIST_PLAN,
+            name=name,
+            dim=dim,
+            min_count=min_count,
+            options=_checked(self._reranker, options or {}, reranker=reranker),
+            adaptor=adaptor or AdaptorSizes(),
+            plan=plan or LIST_PLAN,
+            reranker=reranker,
         )
-        self._features, self._texts = features, tuple(texts)
-        self._scratch, self._on_progress = scratch, on_progress or (lambda _: None)
-        self._split: Split | None = None
-        self._space: FeatureSpace | None = None
-        self._network: ListNetwork | None = None
+        super().__init__(
+            self._settings,
+            features=features,
+            texts=texts,
+            scratch=scratch,
+            on_progress=on_progress,
+        )
         self._length = 0
-        self.name = name
-        self.curve: Curve = []
 
     def fit(self, split: Split, train: RankingLists, valid: RankingLists) -> Self:
         """Train on `train`, keep the epoch with the best MAP@5 on `valid`.
@@ -140,9 +121,8 @@ class ListRecommender:
         """
         if not (len(train) and len(valid)):
             raise DataError(f"{len(train)} lists to train and {len(valid)} to choose the epoch.")
-        tables = split.tables
-        features = self._features or default_features(tables.schema, tables)
-        self._checked_layout(Layout.of(features, tables))
+        features = self._features_of(split)
+        self._checked_layout(Layout.of(features, split.tables))
         self._split = split
         self._space = FeatureSpace.fit(split, features, min_count=self._settings.min_count)
         self._length = max(train.items.shape[1], valid.items.shape[1])
@@ -176,108 +156,6 @@ class ListRecommender:
             )
         return np.concatenate(found)
 
-    def evidence(self, users: Whole, times: Whole) -> Whole:
-        """Interaction rows whose item and rating the re-ranker sees, int64 [n, history].
-
-        Args:
-            users: Dense users [n].
-            times: Moments [n] of their lists.
-
-        Returns:
-            Newest at the right end; -1 to the left of shorter histories.
-        """
-        return self.space.evidence(users, times)
-
-    @property
-    def space(self) -> FeatureSpace:
-        """The features, fixed by the train part."""
-        return self._fitted()[1]
-
-    @property
-    def network(self) -> ListNetwork:
-        """Features and re-ranker as a module: columns to `{"logits", "loss"}`."""
-        return self._fitted()[2]
-
-    @property
-    def texts(self) -> tuple[TextVectors, ...]:
-        """The text vectors that it reads."""
-        return self._texts
-
-    def save(self, folder: Path) -> None:
-        """Write weights, vocabularies, settings and fused texts; read them back, compare scores.
-
-        Raises:
-            UserError: `fit` has not been called, or the model was loaded for serving.
-            SaveCheckError: what was read back scores differently.
-        """
-        split, space, network = self._fitted()
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._texts:
-            save_file(self._fusion().tables(), folder / _PRESTORED)
-        weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, folder / _WEIGHTS)
-        about = {
-            "settings": asdict(self._settings),
-            "length": self._length,
-            "space": space.to_dict(),
-            "texts": told_texts(self._texts),
-            "curve": self.curve,
-        }
-        (folder / _CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        probe = self._probe(split)
-        expected = self.logits(probe)
-        again = type(self).load(folder, split=split, texts=self._texts)
-        device = next(network.parameters()).device  # another one would round otherwise
-        again.network.to(device)
-        same = np.array_equal(expected, again.logits(probe))
-        if self._texts:
-            again = type(self).load(folder, split=split, texts=self._texts, prestored=True)
-            again.network.to(device)
-            same &= np.allclose(expected, again.logits(probe), atol=1e-4)
-        if not same:
-            raise SaveCheckError(
-                f"{folder}: the saved '{self.name}' scores differently once read back."
-            )
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        split: Split,
-        texts: Sequence[TextVectors] = (),
-        prestored: bool = False,
-    ) -> Self:
-        """Read what `save` wrote.
-
-        Args:
-            folder: Where it was saved.
-            split: Gives histories and the columns of users and items; those whose id training did
-                not know are unseen.
-            texts: The same text vectors as in training.
-            prestored: Read fused texts from the table that `save` wrote, without an adaptor: for
-                serving. The texts must be those that were there when it was saved.
-
-        Raises:
-            UserError: the text vectors are missing, or others; or a column is missing.
-        """
-        about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        require_same_texts(about["texts"], texts, folder=folder)
-        settings = about["settings"]
-        plan, adaptor = TrainingPlan(**settings["plan"]), AdaptorSizes(**settings["adaptor"])
-        model = cls(**{**settings, "plan": plan, "adaptor": adaptor}, texts=texts)
-        model._split, model.curve, model._length = split, about["curve"], about["length"]
-        model._space = FeatureSpace.from_dict(about["space"], split)
-        model._network = model._new_network()
-        model._network.load_state_dict(load_file(folder / _WEIGHTS))
-        if prestored and texts:
-            tables = load_file(folder / _PRESTORED)
-            model._network.features.texts = PrestoredTexts.of(
-                tables, texts, dim=model._settings.dim
-            )
-        model._network.eval()
-        return model
-
     def columns(self, users: NDArray[Any], items: NDArray[Any], moments: NDArray[Any]) -> Columns:
         """Arguments of the network for n lists of K items each.
 
@@ -306,15 +184,6 @@ class ListRecommender:
         found = self.columns(lists.user, lists.items, lists.moment)
         return found | {"labels": lists.labels.astype(np.float32)}
 
-    def logits(self, columns: Columns) -> NDArray[np.float32]:
-        """Scores for arrays of `columns`, float32 [n, K]."""
-        network = self.network
-        device = next(network.parameters()).device
-        given = {name: torch.from_numpy(a) for name, a in columns.items() if name != "labels"}
-        with torch.inference_mode():
-            logits = network(**{name: value.to(device) for name, value in given.items()})["logits"]
-        return logits.float().cpu().numpy()
-
     def _checked_layout(self, layout: Layout) -> None:
         of_events = [feature.name for feature in layout.context if feature.source == "event"]
         if of_events:
@@ -336,47 +205,22 @@ class ListRecommender:
         users, items, times = (events[name].to_numpy() for name in ("user", "item", "time"))
         return self.columns(users[rows[:, 0]], items[rows], times[rows[:, 0]])
 
-    def _fusion(self) -> TextFusion:
-        fusion = self.network.features.texts
-        if not isinstance(fusion, TextFusion):
-            raise UserError(
-                f"'{self.name}' was loaded for serving, without its adaptor.",
-                remedy="Load it with prestored=False.",
-            )
-        return fusion
+    def _more(self) -> dict[str, Any]:
+        return {"length": self._length}
 
-    def _fitted(self) -> tuple[Split, FeatureSpace, ListNetwork]:
-        if self._split is None or self._space is None or self._network is None:
-            raise UserError(
-                f"'{self.name}' has not been fitted.",
-                remedy="Call fit(split, train, valid) or load it first.",
-            )
-        return self._split, self._space, self._network
+    def _recall(self, about: Mapping[str, Any]) -> None:
+        self._length = about["length"]
 
     def _new_network(self) -> ListNetwork:
-        settings, space = self._settings, self._space
-        assert space is not None
-        options = dict(settings.options)
-        if "field" in known_options(self._reranker):
-            options.setdefault("field", settings.dim)
-        with torch.random.fork_rng(devices=[]):  # modules draw their weights from global state
-            torch.manual_seed(settings.plan.seed)
-            fusion = None
-            if self._texts:
-                fusion = TextFusion(self._texts, dim=settings.dim, sizes=settings.adaptor)
-            features = FeatureEmbedding(
-                space,
-                dim=settings.dim,
-                texts=fusion,
-                vectors=fusion.vectors if fusion else 0,
-                wide=fusion.wide if fusion else 0,
-                reads_steps=True,
-            )
+        make, options = self._reranker, dict(self._settings.options)
+        if "field" in known_options(make):
+            options.setdefault("field", self._settings.dim)
+        with self._seeded():
             return ListNetwork(
-                features,
-                functools.partial(self._reranker, length=self._length, **options),
-                reads_steps=self._reranker.reads_steps,
-                loss=self._reranker.loss,
+                self._embedding(reads_steps=True),
+                functools.partial(make, length=self._length, **options),
+                reads_steps=make.reads_steps,
+                loss=make.loss,
                 per_item=["item", "numbers", *(t.name for t in self._texts if t.of == "item")],
                 per_list=["user", *(t.name for t in self._texts if t.of == "user")],
             )

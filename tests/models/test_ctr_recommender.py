@@ -174,7 +174,7 @@ def test_a_model_for_serving_has_no_adaptor_to_save(split: Split, tmp_path: Path
 def test_a_save_that_reads_back_differently_fails(
     fitted: CtrRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tastemaker.models.ctr import recommender
+    from tastemaker.models import feature_recommender as recommender
 
     def damaged(weights: dict[str, Tensor], path: Path) -> None:
         weights["backbone.head.layers.4.bias"] = weights["backbone.head.layers.4.bias"] + 1

@@ -16,9 +16,10 @@ from tastemaker.data.splits import Split
 from tastemaker.errors import DataError, SaveCheckError, UnknownNameError, UserError
 from tastemaker.eval.lists import map_at
 from tastemaker.eval.metrics import auc
+from tastemaker.models import feature_recommender as module
 from tastemaker.models.feature_embedding import FeatureEmbedding
 from tastemaker.models.features import Feature
-from tastemaker.models.rerank import recommender as module
+from tastemaker.models.rerank import recommender as scoring
 from tastemaker.models.rerank.lists import RankingLists, ranking_lists
 from tastemaker.models.rerank.recommender import ListRecommender, reranker_options
 from tastemaker.models.text_vectors import TextFusion, TextVectors
@@ -264,7 +265,7 @@ def test_scores_do_not_depend_on_what_else_is_asked(
         whole = model.score(some)
         assert whole.shape == some.items.shape
         assert whole.dtype == np.float32
-        monkeypatch.setattr(module, "_SCORED_ROWS", 20)
+        monkeypatch.setattr(scoring, "_SCORED_ROWS", 20)
         np.testing.assert_allclose(model.score(some), whole, atol=1e-5)
         assert model.score(some.select(np.zeros(len(some), bool))).shape == (0, 6)
 

@@ -74,6 +74,15 @@ def test_ablations_and_backbones_stand_in_one_comparison(tmp_path: Path) -> None
     assert "Where it holds" in (run.artefact("report") / "index.html").read_text()
 
 
+def test_a_run_in_which_nobody_has_a_text_still_compares(tmp_path: Path) -> None:
+    found = recipe(tmp_path, ablations=["random", "preference"])
+    none = found.model_copy(update={"reason": found.reason.model_copy(update={"max_users": 0})})
+    run = ran(none, tmp_path, until="train")
+    manifest = run.manifest("train")
+    assert manifest is not None
+    assert manifest.summary["DIN + preference"]["texts"]["user_text"]["rows"] == 0
+
+
 def test_the_served_model_is_the_one_that_validation_prefers(tmp_path: Path) -> None:
     found = recipe(tmp_path)
     run = ran(found, tmp_path, until="train")

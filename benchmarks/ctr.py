@@ -50,7 +50,7 @@ from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.encoders import load_encoder
 from tastemaker.models.statistics import Statistics
 from tastemaker.models.text_vectors import TextVectors
-from tastemaker.models.training import Columns, TrainingPlan, _arguments, _ColumnTrainer
+from tastemaker.models.training import AUC, Columns, TrainingPlan, _arguments, _ColumnTrainer
 from tastemaker.registry import names
 from tastemaker.stage import Run
 
@@ -277,7 +277,7 @@ class Bench:
         timer = Timer()
         with tempfile.TemporaryDirectory() as folder:
             columns = made.prepared(self.split)
-            arguments = _arguments(plan, Path(folder))
+            arguments = _arguments(plan, Path(folder), metric=AUC)
             arguments.max_steps = WARM_UP + STEPS
             arguments.eval_strategy = arguments.save_strategy = "no"
             arguments.load_best_model_at_end = False

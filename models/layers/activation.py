@@ -85,8 +85,18 @@ class TargetAttention(nn.Module):
         """Weight of each real step, float [N]; arguments as those of `forward`."""
         rows = mask.nonzero()[:, 0]
         query = candidate.index_select(0, rows)  # its gradient is quicker than that of [rows]
-        unit = [query, history, query - history, query * history]
-        weights = self.unit(torch.cat(unit, dim=-1)).squeeze(-1)
+        first, *rest = self.unit.layers
+        assert isinstance(first, nn.Linear)
+        # The layer is linear in q, k, q - k and q ∘ k: the four are not put side by side, and what
+        # depends on q alone is computed once per row instead of once per step.
+        of_query, of_step, of_difference, of_product = first.weight.chunk(4, dim=1)
+        own = functional.linear(candidate, of_query + of_difference, first.bias)
+        hidden = own.index_select(0, rows)
+        hidden = hidden + functional.linear(history, of_step - of_difference)
+        hidden = hidden + functional.linear(query * history, of_product)
+        for layer in rest:
+            hidden = layer(hidden)
+        weights = hidden.squeeze(-1)
         if not self._softmax:
             return weights
         spread = weights.new_full(mask.shape, -torch.inf).masked_scatter(mask, weights)

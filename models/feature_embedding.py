@@ -148,11 +148,10 @@ class FeatureEmbedding(nn.Module):
         self, name: str, own: Tensor, places: Tensor, carried: Sequence[Tensor]
     ) -> Steps:
         mask = places != 0
-        parts = [functional.embedding(places[mask], own)]
         weights = [self._weights(event) for event in self._of_events[name]]
-        for codes, table in zip(carried, weights, strict=True):
-            parts.append(functional.embedding(codes[mask], table))
-        return Steps(torch.cat(parts, dim=1), mask)
+        looked_up = [(own, places[mask])] if own.shape[1] else []
+        looked_up += [(t, codes[mask]) for codes, t in zip(carried, weights, strict=True)]
+        return Steps(None, mask, looked_up=looked_up)
 
     def _weights(self, name: str) -> Tensor:
         return self.tables.get_submodule(_key(name)).weight

@@ -55,7 +55,7 @@ class DIN(nn.Module):
         """Log-odds of a like, float [B]."""
         candidate = inputs.candidate.flatten(1)
         interests = [
-            attention(candidate, project(steps.values), steps.mask)
+            attention(candidate, steps.projected(project), steps.mask)
             for project, attention, steps in zip(
                 self.steps, self.attention, inputs.steps, strict=True
             )

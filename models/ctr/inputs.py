@@ -6,11 +6,13 @@ them. `Shape` tells it beforehand how many fields there will be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["Backbone", "Inputs", "Shape", "Steps"]
 
@@ -56,17 +58,54 @@ class Shape:
         return self.vectors * self.dim + self.wide
 
 
-@dataclass(frozen=True)
 class Steps:
     """The steps of one sequence for B rows; padding is not there.
 
-    Attributes:
-        values: Float [N, S * dim], the real steps of all rows, row by row, oldest first.
+    Args:
+        values: Float [N, S * dim], the real steps of all rows, row by row, oldest first; None where
+            they are looked up.
         mask: Bool [B, L], true N times: which places those steps fill; to the right end.
+        looked_up: Tables float [u, w] with the row int [N] of each step, side by side: many steps
+            show the same few rows.
     """
 
-    values: Tensor
-    mask: Tensor
+    def __init__(
+        self,
+        values: Tensor | None,
+        mask: Tensor,
+        *,
+        looked_up: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> None:
+        self._values, self.mask, self._looked_up = values, mask, looked_up
+
+    @property
+    def values(self) -> Tensor:
+        """Float [N, S * dim]."""
+        if self._values is None:
+            found = [functional.embedding(rows, table) for table, rows in self._looked_up]
+            self._values = torch.cat(found, dim=1)
+        return self._values
+
+    def projected(self, layer: nn.Linear) -> Tensor:
+        """What a linear layer makes of every step, float [N, out].
+
+        Tables that are shorter than the steps are projected as they are, before the steps look
+        their rows up: the same sum, with fewer products.
+        """
+        if self._values is not None or not self._looked_up:
+            return layer(self.values)
+        widths = [table.shape[1] for table, _ in self._looked_up]
+        total: Tensor | None = None
+        for (table, rows), weight in zip(
+            self._looked_up, layer.weight.split(widths, dim=1), strict=True
+        ):
+            if len(table) < len(rows):
+                part = functional.embedding(rows, functional.linear(table, weight))
+            else:
+                part = functional.linear(functional.embedding(rows, table), weight)
+            total = part if total is None else total + part
+        assert total is not None
+        return total if layer.bias is None else total + layer.bias
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,12 @@ def test_step_by_step_and_averaged_histories_agree(space: FeatureSpace, split: S
     torch.testing.assert_close(steps.values[:2].mean(0).view(4, 4)[order], history[1])
     torch.testing.assert_close(steps.values[2:].mean(0).view(4, 4)[order], history[2])
     assert not history[0].any()
+    layer = torch.nn.Linear(16, 5)
+    (fresh,) = stepwise(**columns).steps
+    torch.testing.assert_close(fresh.projected(layer), layer(steps.values))
+    many = {name: column.repeat_interleave(20, 0) for name, column in columns.items()}
+    (fresh,), (whole,) = stepwise(**many).steps, stepwise(**many).steps
+    torch.testing.assert_close(fresh.projected(layer), layer(whole.values))
 
 
 def test_default_features_are_the_declared_columns_and_the_past(split: Split) -> None:

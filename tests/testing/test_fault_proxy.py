@@ -262,6 +262,9 @@ def test_a_proxy_of_its_own_outlives_a_killed_client(tmp_path: Path) -> None:
         client.wait()
         answer = httpx.post(f"{url}/chat/completions", json=body(), trust_env=False)
         assert answer.status_code == 200
+        until = time.monotonic() + 10  # a line is written once its answer has been sent
+        while sum(record.good for record in read_log(log)) <= 3 and time.monotonic() < until:
+            time.sleep(0.02)
         assert sum(record.good for record in read_log(log)) > 3
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/models", trust_env=False)

@@ -16,7 +16,7 @@ from tastemaker.errors import UserError
 from tastemaker.models.ctr.inputs import Shape
 from tastemaker.models.ctr.options import checked_options, known_options
 from tastemaker.models.ctr.recommender import CtrRecommender
-from tastemaker.models.features import Feature, Layout, default_features
+from tastemaker.models.features import Feature, default_features
 from tastemaker.models.layers.experts import AdaptorSizes
 from tastemaker.models.text_vectors import TextVectors
 from tastemaker.models.training import TrainingPlan
@@ -28,19 +28,13 @@ __all__ = ["check_train", "declared_features", "declared_texts", "matched", "new
 
 
 def declared_features(config: TrainConfig, tables: Tables) -> tuple[Feature, ...]:
-    """Features without vectors; the default ones where the recipe declares none of these.
-
-    Raises:
-        UserError: a column that the tables do not have, or that cannot be a feature.
-    """
+    """Features without vectors; the default ones where the recipe declares none of these."""
     declared = tuple(
         Feature(name, one.kind, steps=one.sequence, length=one.length or config.history)
         for name, one in config.features.items()
         if one.kind != "vectors"
     )
-    features = declared or default_features(tables.schema, tables, history=config.history)
-    Layout.of(features, tables)
-    return features
+    return declared or default_features(tables.schema, tables, history=config.history)
 
 
 def declared_texts(config: TrainConfig, tables: Tables) -> tuple[TextVectors, ...]:

@@ -85,18 +85,25 @@ class FeatureEmbedding(nn.Module):
         """Inputs of a backbone for B rows; arguments as `FeatureSpace.columns` returns them."""
         item = columns["item"]
         shown = {name: columns[name] for name in self._steps}
-        table, item, shown = self._known_items(item, shown)
-        candidate = functional.embedding(item, _pick(table, self._candidate))
+        known, item, shown = self._known_items(item, shown)
+        candidate = functional.embedding(item, _pick(known, self._candidate))
         candidate = candidate.view(len(item), len(self._candidate), -1)
-        context = torch.cat([part for part in self._context(columns, like=candidate)], dim=1)
+        context = torch.cat(self._context(columns, like=candidate), dim=1)
         steps, averages = [], []
         for name, places in shown.items():
-            carried = [columns[f"{name}.{event}"] for event in self._of_events[name]]
-            own = _pick(table, self._steps[name])
+            carried = [
+                (self._weights(event), columns[f"{name}.{event}"])
+                for event in self._of_events[name]
+            ]
+            own = _pick(known, self._steps[name])
+            carried = [(own, places), *carried] if own.shape[1] else carried
             if self._reads_steps:
-                steps.append(self._step_by_step(name, own, places, carried))
+                mask = places != 0
+                looked_up = [(table, codes[mask]) for table, codes in carried]
+                steps.append(Steps(None, mask, looked_up=looked_up))
             else:
-                averages.append(self._averaged(name, own, places, carried))
+                means = torch.cat([_mean(codes, table) for table, codes in carried], dim=1)
+                averages.append(means.view(len(item), -1, candidate.shape[-1]))
         history = torch.cat([candidate[:, :0], *averages], dim=1)
         linear = candidate.new_zeros(len(item))
         if self._first_order:
@@ -134,24 +141,6 @@ class FeatureEmbedding(nn.Module):
         if "numbers" in columns:
             parts.append(self.numbers(columns["numbers"].to(like.dtype)))
         return parts
-
-    def _averaged(
-        self, name: str, own: Tensor, places: Tensor, carried: Sequence[Tensor]
-    ) -> Tensor:
-        """Average over the real steps, float [B, fields of a step, width]."""
-        means = [_mean(places, own)] if own.shape[1] else []
-        weights = [self._weights(event) for event in self._of_events[name]]
-        means += [_mean(codes, table) for codes, table in zip(carried, weights, strict=True)]
-        return torch.cat(means, dim=1).view(len(places), -1, self._dim + self._first_order)
-
-    def _step_by_step(
-        self, name: str, own: Tensor, places: Tensor, carried: Sequence[Tensor]
-    ) -> Steps:
-        mask = places != 0
-        weights = [self._weights(event) for event in self._of_events[name]]
-        looked_up = [(own, places[mask])] if own.shape[1] else []
-        looked_up += [(t, codes[mask]) for codes, t in zip(carried, weights, strict=True)]
-        return Steps(None, mask, looked_up=looked_up)
 
     def _weights(self, name: str) -> Tensor:
         return self.tables.get_submodule(_key(name)).weight

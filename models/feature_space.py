@@ -148,11 +148,11 @@ class FeatureSpace:
 
     def item_table(self) -> EntityTable:
         """What is known of every item."""
-        return self._table(self.layout.item_features, self._split.tables.items, "item")
+        return self._table(self.layout.item_features, self._split.tables.items)
 
     def user_table(self) -> EntityTable:
         """What is known of every user."""
-        return self._table(self.of_users, self._split.tables.users, "user")
+        return self._table(self.of_users, self._split.tables.users)
 
     @property
     def of_users(self) -> tuple[Feature, ...]:
@@ -226,7 +226,7 @@ class FeatureSpace:
         seen = values.filter(pl.Series(counts > 0))
         return Vocabulary.of(seen, counts[counts > 0], min_count=min_count)
 
-    def _table(self, features: Sequence[Feature], frame: pl.DataFrame, noun: str) -> EntityTable:
+    def _table(self, features: Sequence[Feature], frame: pl.DataFrame) -> EntityTable:
         codes, numbers = {}, []
         for feature in features:
             values = frame[_column(feature)]

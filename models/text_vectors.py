@@ -183,11 +183,7 @@ class TextFusion(nn.Module):
             shown, places = torch.unique(rows, return_inverse=True)
             fused = self._watch(name, self.fused(name, shown))
             (raw if fusion == "concat" else fields).append(fused[places])
-        size, like = len(rows), fused
-        return (
-            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, self._dim),
-            torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
-        )
+        return _side_by_side(fields, raw, dim=self._dim)
 
     @contextlib.contextmanager
     def watched(self, watch: Watch) -> Iterator[None]:
@@ -257,8 +253,15 @@ class PrestoredTexts(nn.Module):
             table, rows = self.get_buffer(f"table_{name}"), columns[name]
             found = table[torch.where(rows < 0, len(table) - 1, rows)]
             (raw if name in self._wide else fields).append(found)
-        size, like = len(rows), found
-        return (
-            torch.stack(fields, dim=1) if fields else like.new_zeros(size, 0, self._dim),
-            torch.cat(raw, dim=1) if raw else like.new_zeros(size, 0),
-        )
+        return _side_by_side(fields, raw, dim=self._dim)
+
+
+def _side_by_side(
+    fields: Sequence[Tensor], raw: Sequence[Tensor], *, dim: int
+) -> tuple[Tensor, Tensor]:
+    """Fused texts as fields [B, vectors, dim] and raw vectors [B, wide]; at least one is there."""
+    like = (*fields, *raw)[0]
+    return (
+        torch.stack(list(fields), dim=1) if fields else like.new_zeros(len(like), 0, dim),
+        torch.cat(list(raw), dim=1) if raw else like.new_zeros(len(like), 0),
+    )

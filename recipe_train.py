@@ -90,6 +90,9 @@ class TrainConfig(Config):
     batch_size: int = Field(512, gt=0, description="KAR searches 128 to 2048")
     epochs: int = Field(20, gt=0, description="KAR: at most 20")
     patience: int = Field(3, gt=0, description="KAR: 3")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of products in training; weights and scores are float32"
+    )
     class_weight: Literal["balanced"] | Annotated[float, Field(gt=0)] | None = Field(
         None, description="weight of a like in the loss"
     )

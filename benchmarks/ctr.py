@@ -7,6 +7,7 @@ PART is one or several of
 
     counts      item mean, liked share, logistic regression and LightGBM on both
     ours        test AUC, within-user AUC and log loss of each backbone
+    float32     the same without half-precision products in training steps
     user-id     the same with the user's id as one more field
     theirs      the same models on FuxiCTR's layers, loader and trainer, identical rows and codes
     throughput  training rows a second, loader included, both sides alternating
@@ -50,7 +51,14 @@ from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.encoders import load_encoder
 from tastemaker.models.statistics import Statistics
 from tastemaker.models.text_vectors import TextVectors
-from tastemaker.models.training import AUC, Columns, TrainingPlan, _arguments, _ColumnTrainer
+from tastemaker.models.training import (
+    AUC,
+    Columns,
+    TrainingPlan,
+    _arguments,
+    _ColumnTrainer,
+    _dtype,
+)
 from tastemaker.registry import names
 from tastemaker.stage import Run
 
@@ -59,7 +67,8 @@ ABLATED = ("din", "dcnv2")
 ROUNDS, STEPS, WARM_UP = 3, 40, 5
 SERVED = 100_000
 OPPONENT = Path(__file__).parent / "opponents" / "fuxictr_ctr.py"
-PARTS = ("counts", "ours", "user-id", "theirs", "throughput", "knowledge", "ablation", "serving")
+PARTS = ("counts", "ours", "float32", "user-id", "theirs", "throughput", "knowledge", "ablation")
+PARTS += ("serving",)
 
 
 def main() -> None:
@@ -109,6 +118,11 @@ class Bench:
         for model, seed in self._runs():
             self._train(f"ours-{model}-{seed}", model, seed)
 
+    def float32(self) -> None:
+        """The same in single precision throughout."""
+        for model, seed in self._runs():
+            self._train(f"float32-{model}-{seed}", model, seed, precision="float32")
+
     def user_id(self) -> None:
         """The same with the id of the user."""
         for model, seed in self._runs(("din", "deepfm")):
@@ -139,12 +153,13 @@ class Bench:
             file = self.out / f"throughput-{model}.json"
             if file.is_file():
                 continue
-            ours, theirs = [], []
+            rates: dict[str, list[float]] = {"ours": [], "float32": [], "theirs": []}
             for _ in range(ROUNDS):
-                ours.append(self._rate(model))
+                rates["ours"].append(self._rate(model, "auto"))
+                rates["float32"].append(self._rate(model, "float32"))
                 told = self._elsewhere("--model", model, "--throughput", str(STEPS))
-                theirs.append(told["rows_per_second"])
-            found = {"ours": statistics.median(ours), "theirs": statistics.median(theirs)}
+                rates["theirs"].append(told["rows_per_second"])
+            found = {name: statistics.median(values) for name, values in rates.items()}
             file.write_text(json.dumps(found), encoding="utf-8")
             say(file.stem, found)
 
@@ -162,7 +177,7 @@ class Bench:
             variants = {
                 "preference": (user,),
                 "facts": (item,),
-                "random": (noise(user, generator), noise(item, generator)),
+                "random": (user.randomised(generator), item.randomised(generator)),
                 "titles": (self._written(item, self.split.tables.titles),),
                 "plainfacts": (self._written(item, plain_facts(self.split)),),
             }
@@ -201,9 +216,11 @@ class Bench:
         wanted = [m for m in self.options.models if models is None or m in models]
         return [(model, seed) for seed in range(self.options.seeds) for model in wanted]
 
-    def _train(self, name: str, model: str, seed: int, **changes: Any) -> None:
+    def _train(
+        self, name: str, model: str, seed: int, *, precision: str = "auto", **changes: Any
+    ) -> None:
         def scores() -> NDArray[np.float32]:
-            plan = TrainingPlan(RATE, 0.0, BATCH, self.epochs, PATIENCE, seed)
+            plan = TrainingPlan(RATE, 0.0, BATCH, self.epochs, PATIENCE, seed, precision)
             given = {"features": features(self.split), **changes}
             made = CtrRecommender(model, model, dim=DIM, min_count=MIN_COUNT, plan=plan, **given)
             return made.fit(self.split).score(self.asked)
@@ -260,7 +277,7 @@ class Bench:
         command = [str(self.options.opponent), str(OPPONENT), "--data", str(self.out / "arrays")]
         settings = ["--batch-size", str(BATCH), "--learning-rate", str(RATE), "--threads", "1"]
         done = subprocess.run(
-            [*command, *settings, "--initializer", "xavier", *arguments],
+            [*command, *settings, *("--initializer", "xavier", "--gru", "AIGRU"), *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -270,9 +287,9 @@ class Bench:
         told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         return told
 
-    def _rate(self, model: str) -> float:
+    def _rate(self, model: str, precision: str) -> float:
         """Training rows a second of one model, the loader included."""
-        plan = TrainingPlan(RATE, 0.0, BATCH, 1, 1, 0)
+        plan = TrainingPlan(RATE, 0.0, BATCH, 1, 1, 0, precision)
         made = CtrRecommender(model, model, dim=DIM, plan=plan, features=features(self.split))
         timer = Timer()
         with tempfile.TemporaryDirectory() as folder:
@@ -282,6 +299,7 @@ class Bench:
             arguments.eval_strategy = arguments.save_strategy = "no"
             arguments.load_best_model_at_end = False
             trainer = _ColumnTrainer(
+                dtype=_dtype(plan),
                 model=made.network,
                 args=arguments,
                 train_dataset=Columns(columns),
@@ -300,12 +318,6 @@ class Timer(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note it."""
         self.marks.append(time.perf_counter())
-
-
-def noise(text: TextVectors, generator: np.random.Generator) -> TextVectors:
-    """Normal numbers of the same shape, mean and spread."""
-    matrix = text.matrix.mean() + text.matrix.std() * generator.standard_normal(text.matrix.shape)
-    return replace(text, matrix=matrix.astype(np.float32))
 
 
 def plain_facts(split: Split) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def row(name: str, runs: list[dict[str, float]]) -> str:
     return f"| {name} | " + " | ".join(spread(runs, metric) for metric in SHOWN) + " |"
 
 
+def told(gaps: Iterable[float]) -> str:
+    """Differences, with their signs."""
+    return ", ".join(f"{gap:+.4f}" for gap in gaps)
+
+
 def quality(judged: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     """Ours beside theirs."""
     print("\n| model | AUC | theirs | difference | within users | theirs | difference |")
@@ -100,6 +106,9 @@ def quality(judged: dict[str, Any], lines: list[dict[str, Any]]) -> None:
                 line = {"name": f"{model} {metric}", "ours": a, "theirs": b, "ratio": a / b}
                 lines.append({**line, "unit": "fraction", "note": note})
         print(f"| {NAMES[model]} | " + " | ".join(cells) + " |")
+    for model, runs in judged.get("float32", {}).items():
+        gaps = [mean(judged["ours"][model], m) - mean(runs, m) for m in SHOWN]
+        print(f"{row(NAMES[model] + ' in float32', runs)} ours minus it: {told(gaps)} |")
     for model, runs in judged.get("userid", {}).items():
         print(row(f"{NAMES[model]} with the user's id", runs))
 
@@ -129,17 +138,22 @@ def timed(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Speed of training and of serving."""
     rates = {p.stem.partition("-")[2]: json.loads(p.read_text()) for p in speeds(folder, "through")}
     if rates:
-        print("\n| model | rows/s | theirs | ratio |\n|---|---|---|---|")
-        ratios = []
+        print(
+            "\n| model | rows/s | theirs | ratio | in float32 | ratio |\n|---|---|---|---|---|---|"
+        )
+        ratios = {"ours": [], "float32": []}
         for model, found in rates.items():
-            ratios.append(found["ours"] / found["theirs"])
+            for name, of in ratios.items():
+                of.append(found[name] / found["theirs"])
             print(
                 f"| {NAMES[model]} | {found['ours']:,.0f} | {found['theirs']:,.0f} | "
-                f"{ratios[-1]:.2f} |"
+                f"{ratios['ours'][-1]:.2f} | {found['float32']:,.0f} | "
+                f"{ratios['float32'][-1]:.2f} |"
             )
-            line = {"name": f"{model} training", **found, "ratio": ratios[-1]}
+            line = {"name": f"{model} training", **found, "ratio": ratios["ours"][-1]}
             lines.append({**line, "unit": "rows/s", "note": "one thread, batch 1024"})
-        print(f"| median | | | {statistics.median(ratios):.2f} |")
+        middle = {name: statistics.median(of) for name, of in ratios.items()}
+        print(f"| median | | | {middle['ours']:.2f} | | {middle['float32']:.2f} |")
     served = {p.stem.partition("-")[2]: json.loads(p.read_text()) for p in speeds(folder, "serv")}
     if served:
         print(

@@ -93,6 +93,7 @@ def new_recommender(
             epochs=config.epochs,
             patience=config.patience,
             seed=seed,
+            precision=config.precision,
         ),
         options=config.options,
         class_weight=config.class_weight,

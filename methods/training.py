@@ -195,22 +195,13 @@ def _texts(
     user, item = knowledge_texts(run, split)
     if variant.texts == "random":
         generator = np.random.default_rng(seed)
-        return (*declared, *(_random(text, generator) for text in (user, item)))
+        return (*declared, *(text.randomised(generator) for text in (user, item)))
     if variant.texts == "titles":
         vectors = Vectors.open(folder / _TITLES)
         matrix, rows = matched(vectors, split.tables.items["item_id"])
         return (*declared, replace(item, matrix=matrix, rows=rows, after=None))
     chosen = {"preference": (user,), "facts": (item,)}.get(variant.texts, (user, item))
     return (*declared, *chosen)
-
-
-def _random(text: TextVectors, generator: np.random.Generator) -> TextVectors:
-    """Normal numbers of the same shape, mean and spread, for the same owners and moments."""
-    if not text.matrix.size:  # nobody has a text
-        return text
-    noise = generator.standard_normal(text.matrix.shape)
-    matrix = text.matrix.mean() + text.matrix.std() * noise
-    return replace(text, matrix=matrix.astype(np.float32))
 
 
 def _encode_titles(config: EncodeConfig, space: Workspace, split: Split) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -69,6 +69,14 @@ class TextVectors:
         """Row of the vector that serves each of n rows, int64; -1 where there is none yet."""
         rows = self.rows[owners]
         return rows if self.after is None else np.where(times > self.after[owners], rows, -1)
+
+    def randomised(self, generator: np.random.Generator) -> TextVectors:
+        """Normal numbers of the same shape, mean and spread, for the same owners and moments."""
+        if not self.matrix.size:  # nobody has a text
+            return self
+        noise = generator.standard_normal(self.matrix.shape)
+        matrix = self.matrix.mean() + self.matrix.std() * noise
+        return replace(self, matrix=matrix.astype(np.float32))
 
 
 def text_columns(
@@ -210,7 +218,8 @@ class TextFusion(nn.Module):
             vectors = self.adaptor(name, vectors)
         elif self._fusions[name] == "project":
             vectors = self.projections[name](vectors)
-        return missing.expand(len(rows), -1).masked_scatter(known[:, None], vectors)
+        fused = vectors.to(missing.dtype)  # a training step may have multiplied in half precision
+        return missing.expand(len(rows), -1).masked_scatter(known[:, None], fused)
 
     @torch.no_grad()
     def tables(self, *, batch: int = 8192) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from tastemaker.errors import DataError
 from tastemaker.eval.metrics import auc
+from tastemaker.models.language import best_dtype, default_device
 from tastemaker.stage import atomic_file, fingerprint
 
 __all__ = [
@@ -91,6 +92,9 @@ class TrainingPlan:
         epochs: At most so many passes over the training columns.
         patience: Epochs without a better metric on the validation rows after which training stops.
         seed: Of the initial weights, the order of the rows and dropout.
+        precision: Of the products in training steps: `float32`, `bfloat16`, or `auto`, bfloat16
+            where the device multiplies it in hardware. Weights, sums of gradients, checks and
+            scores are float32 in any case.
     """
 
     learning_rate: float = 1e-3
@@ -99,6 +103,7 @@ class TrainingPlan:
     epochs: int = 20
     patience: int = 3
     seed: int = 0
+    precision: str = "auto"
 
 
 class Columns(Dataset[dict[str, Tensor]]):
@@ -155,7 +160,22 @@ class _Batches(Sampler[Tensor]):
 
 
 class _ColumnTrainer(Trainer):
-    """The Trainer, fed batch by batch from columns."""
+    """The Trainer, fed batch by batch from columns.
+
+    Args:
+        dtype: Of the products in training steps.
+        **given: As the Trainer takes them.
+    """
+
+    def __init__(self, *, dtype: torch.dtype, **given: Any) -> None:
+        super().__init__(**given)
+        self._dtype = dtype
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> torch.autocast:
+        """Half precision, where it is wanted, for steps and not for checks."""
+        wanted = self._dtype != torch.float32 and self.model.training
+        device = self.args.device.type
+        return torch.autocast(device, torch.bfloat16, wanted, cache_enabled=cache_enabled)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the training columns."""
@@ -254,6 +274,7 @@ def _train(
         model.load_state_dict(safetensors.torch.load_file(best))
         return _curve(ended.log_history, metric)
     trainer = _ColumnTrainer(
+        dtype=_dtype(plan),
         model=model,
         args=_arguments(plan, folder, metric=metric),
         train_dataset=Columns(train),
@@ -277,7 +298,7 @@ def _arguments(plan: TrainingPlan, folder: Path, *, metric: Metric) -> TrainingA
         per_device_eval_batch_size=_EVALUATED_ROWS,
         num_train_epochs=plan.epochs,
         seed=plan.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=default_device().type == "cpu",
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
@@ -293,6 +314,10 @@ def _arguments(plan: TrainingPlan, folder: Path, *, metric: Metric) -> TrainingA
         log_level="error",
         report_to="none",
     )
+
+
+def _dtype(plan: TrainingPlan) -> torch.dtype:
+    return best_dtype(default_device(), plan.precision)
 
 
 def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -332,7 +357,7 @@ def _identity(
         model=repr(model),
         weights=weights,
         columns=columns,
-        plan=asdict(plan),
+        plan={**asdict(plan), "precision": str(_dtype(plan))},
         metric=metric.name,
     )[:16]
 

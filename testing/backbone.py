@@ -161,6 +161,20 @@ class BackboneContract:
         assert found.dtype == torch.float64
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
 
+    def test_trains_with_half_precision_products(self) -> None:
+        """As `TrainingPlan.precision` has it: about the same logits, finite float32 gradients."""
+        for shape in [self.shape, *self.shapes]:
+            model, inputs = self.make(shape), self.inputs(shape)
+            expected = model(inputs)
+            with torch.autocast("cpu", torch.bfloat16):
+                found = model(inputs)
+            torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.1)
+            found.float().sum().backward()
+            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            assert gradients
+            assert all(gradient.dtype == torch.float32 for gradient in gradients)
+            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
     def test_biases_start_at_zero(self) -> None:
         """As in KAR's code; weights are Xavier-normal."""
         biases = {n: v for n, v in self.make(self.shape).named_parameters() if "bias" in n}

@@ -202,6 +202,19 @@ class RerankerContract:
         assert found.dtype == torch.float64
         torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
 
+    def test_trains_with_half_precision_products(self) -> None:
+        """As `TrainingPlan.precision` has it: about the same logits, finite float32 gradients."""
+        model, lists = self.make(), self.lists()
+        expected = lists.given_to(model)[lists.mask]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = lists.given_to(model).float()
+        torch.testing.assert_close(found[lists.mask], expected, rtol=0.05, atol=0.1)
+        LIST_LOSSES[model.loss](found, torch.eye(4, _ITEMS), lists.mask).backward()
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        assert gradients
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
     def test_dropout_works_in_training_only(self) -> None:
         """Two passes differ while training and agree afterwards."""
         model, lists = self.make(dropout=0.5), self.lists()

@@ -51,7 +51,7 @@ class _Network(FeatureNetwork):
 
     def forward(self, labels: Tensor | None = None, **columns: Tensor) -> dict[str, Tensor]:
         """`logits` float [B], log-odds of a like, and with labels their cross-entropy `loss`."""
-        logits = self.backbone(self.features(**columns))
+        logits = self.backbone(self.features(**columns)).float()
         if labels is None:
             return {"logits": logits}
         weight = logits.new_tensor(self._positive_weight) if self._positive_weight != 1 else None

@@ -79,7 +79,8 @@ class TargetAttention(nn.Module):
         """
         weights = self.weights(candidate, history, mask)
         rows = mask.nonzero()[:, 0]
-        return torch.zeros_like(candidate).index_add(0, rows, weights[:, None] * history)
+        weighted = weights[:, None] * history
+        return weighted.new_zeros(candidate.shape).index_add(0, rows, weighted)
 
     def weights(self, candidate: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Weight of each real step, float [N]; arguments as those of `forward`."""

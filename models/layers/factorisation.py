@@ -38,4 +38,4 @@ class DenseFirstOrder(nn.Module):
 
     def forward(self, linear: Tensor, numbers: Tensor) -> Tensor:
         """Float [B] and [B, width] to [B]."""
-        return torch.addmv(linear, numbers, self.weight)
+        return linear + numbers @ self.weight

@@ -94,16 +94,16 @@ def recurrent_states(network: nn.RNNBase, inputs: Tensor, mask: Tensor) -> Tenso
         Float [B, L, states of all directions], zero at padding.
     """
     width = network.hidden_size * (2 if network.bidirectional else 1)
-    states = inputs.new_zeros(*mask.shape, width)
     lengths = mask.sum(dim=1)
     lengths = lengths[lengths > 0]
     if not len(lengths):
-        return states
+        return inputs.new_zeros(*mask.shape, width)
     longest = int(lengths.max())
     filled = torch.arange(longest, device=mask.device) < lengths[:, None]
     compact = inputs.new_zeros(len(lengths), longest, inputs.shape[-1])
     compact[filled] = inputs[mask]
     packed = pack_padded_sequence(compact, lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, _ = pad_packed_sequence(network(packed)[0], batch_first=True)
+    states = outputs.new_zeros(*mask.shape, width)
     states[mask] = outputs[filled]
     return states

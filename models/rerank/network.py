@@ -61,7 +61,7 @@ class ListNetwork(FeatureNetwork):
         """
         items, history, past = self.inputs(**columns)
         mask = torch.ones_like(columns["item"], dtype=torch.bool)
-        logits = self.reranker(items, mask, history, past)
+        logits = self.reranker(items, mask, history, past).float()
         if labels is None:
             return {"logits": logits}
         return {"loss": self._loss(logits, labels, mask), "logits": logits}

@@ -253,7 +253,7 @@ def test_every_backbone_learns_the_checkerboard_from_ids_alone(backbone: str) ->
     split = checkerboard_split(60, 30, events=25)
     # Averaged histories do not tell which of their items were liked: the user's id does.
     features = default_features(split.tables.schema, split.tables, user_id=True)
-    model = din(backbone=backbone, features=features, epochs=8, patience=4).fit(split)
+    model = din(backbone=backbone, features=features, epochs=12, patience=12).fit(split)
     asked = requests(split, "test")
     assert auc(model.score(asked), asked.labels) > 0.8
 

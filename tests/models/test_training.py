@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tastemaker.errors import UserError
+from tastemaker.models.language import best_dtype, default_device
 from tastemaker.models.training import Columns, TrainingPlan, train_columns
 
 PLAN = TrainingPlan(
@@ -132,6 +134,31 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     )
     assert_same((model.state_dict(), curve), first)
     assert len(told) == 5
+
+
+def test_half_precision_is_for_training_steps_only() -> None:
+    single, half = (train(plan=replace(PLAN, precision=name)) for name in ("float32", "bfloat16"))
+    assert half[1][0]["loss"] != single[1][0]["loss"]
+    assert half[1][-1]["valid_auc"] == pytest.approx(single[1][-1]["valid_auc"], abs=0.02)
+    model = Logistic().eval()
+    model.load_state_dict(half[0])
+    assert model.linear.weight.dtype == torch.float32
+    exact = model(**{name: torch.from_numpy(values) for name, values in VALID.items()})["loss"]
+    best = max(half[1], key=lambda entry: entry["valid_auc"])
+    assert best["valid_loss"] == pytest.approx(exact.item(), abs=1e-6)
+
+
+def test_precision_auto_is_that_of_the_device() -> None:
+    wanted = best_dtype(default_device())
+    assert_same(
+        train(plan=replace(PLAN, precision="auto")),
+        train(plan=replace(PLAN, precision=str(wanted).removeprefix("torch."))),
+    )
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown precision 'half'"):
+        train(plan=replace(PLAN, precision="half"))
 
 
 def test_checkpoints_of_another_training_are_left_alone(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ PART is one or several of
     throughput  training rows a second, loader included, both sides alternating
     knowledge   each backbone with texts by a small language model (--knowledge: what
                 benchmarks/ctr_knowledge.py wrote)
-    ablation    one text only, random vectors, titles, plain item facts: DIN and DCNv2
+    plain-facts each backbone with title, genre and year of every item as its text
+    ablation    titles as texts, with --knowledge also one text only and random vectors: DIN, DCNv2
     serving     time to score 100,000 rows with prestored texts, against the backbone alone
     tables      what has been measured so far, as Markdown
 
@@ -31,7 +32,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ ABLATED = ("din", "dcnv2")
 ROUNDS, STEPS, WARM_UP = 3, 40, 5
 SERVED = 100_000
 OPPONENT = Path(__file__).parent / "opponents" / "fuxictr_ctr.py"
-PARTS = ("counts", "ours", "float32", "user-id", "theirs", "throughput", "knowledge", "ablation")
-PARTS += ("serving",)
+PARTS = ("counts", "ours", "float32", "user-id", "theirs", "throughput", "knowledge")
+PARTS += ("plain-facts", "ablation", "serving")
 
 
 def main() -> None:
@@ -169,20 +169,26 @@ class Bench:
         for model, seed in self._runs():
             self._train(f"knowledge-{model}-{seed}", model, seed, texts=texts)
 
+    def plain_facts(self) -> None:
+        """Every backbone with what the tables say of the items."""
+        texts = (written(plain_facts(self.split)),)
+        for model, seed in self._runs():
+            self._train(f"plainfacts-{model}-{seed}", model, seed, texts=texts)
+
     def ablation(self) -> None:
         """What of the texts matters, and what anything else in their place does."""
-        user, item = self._texts()
+        titles = {"titles": (written(self.split.tables.titles),)}
         for model, seed in self._runs(ABLATED):
-            generator = np.random.default_rng(seed)
-            variants = {
-                "preference": (user,),
-                "facts": (item,),
-                "random": (user.randomised(generator), item.randomised(generator)),
-                "titles": (self._written(item, self.split.tables.titles),),
-                "plainfacts": (self._written(item, plain_facts(self.split)),),
-            }
+            variants = titles | self._parts_of_texts(np.random.default_rng(seed))
             for name, texts in variants.items():
                 self._train(f"ablation-{name}-{model}-{seed}", model, seed, texts=texts)
+
+    def _parts_of_texts(self, generator: np.random.Generator) -> dict[str, tuple[TextVectors, ...]]:
+        if self.options.knowledge is None:
+            return {}
+        user, item = self._texts()
+        noise = (user.randomised(generator), item.randomised(generator))
+        return {"preference": (user,), "facts": (item,), "random": noise}
 
     def serving(self) -> None:
         """Seconds to score many rows: backbone alone, with prestored texts, with the adaptor."""
@@ -266,11 +272,6 @@ class Bench:
             raise SystemExit("--knowledge FOLDER is needed; see benchmarks/ctr_knowledge.py")
         return knowledge_texts(Run(self.options.knowledge / "run", seed=7), self.split)
 
-    def _written(self, like: TextVectors, texts: Sequence[str]) -> TextVectors:
-        """Vectors of one text per item, for all items."""
-        matrix = load_encoder("minilm").encode(list(texts))
-        return replace(like, matrix=matrix, rows=np.arange(len(texts)), after=None)
-
     def _elsewhere(self, *arguments: str) -> dict[str, Any]:
         if self.options.opponent is None:
             raise SystemExit(f"--opponent PYTHON is needed; see {OPPONENT.name}")
@@ -318,6 +319,12 @@ class Timer(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note it."""
         self.marks.append(time.perf_counter())
+
+
+def written(texts: Sequence[str]) -> TextVectors:
+    """Vectors of one text per item, for all items."""
+    matrix = load_encoder("minilm").encode(list(texts))
+    return TextVectors("item_text", "item", matrix, rows=np.arange(len(texts)))
 
 
 def plain_facts(split: Split) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.data.splits import Split
-from tastemaker.eval.compare import compare
 from tastemaker.eval.metrics import METRICS
 from tastemaker.eval.protocol import Requests, requests
+from tastemaker.eval.resample import resample
 
 SHOWN = ("auc", "within_user_auc", "log_loss")
+RESAMPLES = 1000
 NAMES = {"din": "DIN", "dien": "DIEN", "dcn": "DCN", "dcnv2": "DCNv2", "deepfm": "DeepFM"}
 NAMES |= {"xdeepfm": "xDeepFM", "autoint": "AutoInt", "fibinet": "FiBiNet", "fignn": "FiGNN"}
+TEXTS = {"knowledge": "knowledge", "plainfacts": "plain item facts"}
+TEXTS |= {"ablation preference": "preference only", "ablation facts": "item facts only"}
+TEXTS |= {"ablation random": "random vectors", "ablation titles": "titles"}
 Scores = dict[str, dict[str, list[NDArray[Any]]]]
 
 
@@ -38,9 +42,9 @@ def show_tables(folder: Path, split: Split, *, as_json: bool) -> None:
             print(row(model, runs))
     if "ours" in judged:
         quality(judged, lines)
-    for kind in sorted(judged):
-        if kind == "knowledge" or kind.startswith("ablation"):
-            against(kind, scores, judged, asked)
+    compared = [kind for kind in TEXTS if kind in judged]
+    if compared and "ours" in judged:
+        against(compared, scores, judged, asked)
     timed(folder, lines)
     if as_json:
         for line in lines:
@@ -113,25 +117,34 @@ def quality(judged: dict[str, Any], lines: list[dict[str, Any]]) -> None:
         print(row(f"{NAMES[model]} with the user's id", runs))
 
 
-def against(kind: str, scores: Scores, judged: dict[str, Any], asked: Requests) -> None:
-    """A kind of texts beside the backbone alone: seeds averaged in log-odds for the interval."""
-    print(f"\n{kind}, minus the backbone alone\n")
-    print("| model | AUC | difference | within users | difference | log loss | difference |")
-    print("|---|---|---|---|---|---|---|")
-    for model, runs in judged[kind].items():
-        seeds = min(len(runs), len(judged["ours"][model]))
-        pair = {
-            "with": np.mean(scores[kind][model][:seeds], axis=0),
-            "without": np.mean(scores["ours"][model][:seeds], axis=0),
-        }
-        comparison = compare(pair, asked, against="without", bootstrap=1000, seed=0)
-        cells = []
-        for metric in SHOWN:
-            gap = mean(runs, metric) - mean(judged["ours"][model], metric)
-            one = comparison.row("with", metric)
-            interval = f"[{one.difference_low:+.4f}, {one.difference_high:+.4f}]"
-            cells += [spread(runs, metric), f"{gap:+.4f} {interval}"]
-        print(f"| {NAMES[model]} | " + " | ".join(cells) + " |")
+def against(kinds: Sequence[str], scores: Scores, judged: dict[str, Any], asked: Requests) -> None:
+    """Texts beside the backbone alone: differences, averaged over seeds, and their intervals."""
+    print("\nDifferences from the backbone alone, with 95 % intervals over users\n")
+    print(
+        "| texts | model | AUC | difference | within users | difference | log loss | difference |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    alone = {model: resampled(runs, asked) for model, runs in scores["ours"].items()}
+    for kind in kinds:
+        gaps = defaultdict(list)
+        for model, runs in judged[kind].items():
+            draws = resampled(scores[kind][model], asked)
+            cells = []
+            for metric in SHOWN:
+                gaps[metric].append(mean(runs, metric) - mean(judged["ours"][model], metric))
+                low, high = np.nanquantile(draws[metric] - alone[model][metric], [0.025, 0.975])
+                interval = f"[{low:+.4f}, {high:+.4f}]"
+                cells += [spread(runs, metric), f"{gaps[metric][-1]:+.4f} {interval}"]
+            print(f"| {TEXTS[kind]} | {NAMES[model]} | " + " | ".join(cells) + " |")
+        means = " | | ".join(f"{statistics.fmean(gaps[metric]):+.4f}" for metric in SHOWN)
+        print(f"| {TEXTS[kind]} | mean | | {means} |")
+
+
+def resampled(runs: Sequence[NDArray[Any]], asked: Requests) -> dict[str, NDArray[np.float64]]:
+    """Every metric on resamples of users, the same ones at every call, averaged over seeds."""
+    given = {str(seed): np.asarray(run, np.float64) for seed, run in enumerate(runs)}
+    draws = resample(given, asked.labels, groups=asked.groups, count=RESAMPLES, seed=0)
+    return {name: np.mean([draws[seed][name] for seed in given], axis=0) for name in SHOWN}
 
 
 def timed(folder: Path, lines: list[dict[str, Any]]) -> None:

@@ -229,8 +229,8 @@ def about(bench: Bench) -> list[str]:
         f"like; {len(np.unique(test.user)):,} users, {len(np.unique(test.user[test.liked])):,} "
         f"with a like. {1 - seen[test.real].mean():.1%} of their events are of items without a "
         "training event, as no drawn item is.",
-        f"± is the standard deviation over {bench.options.seeds} seed(s). A difference is of "
-        "scores averaged over seeds, with its 95 % interval over users.",
+        f"± is the standard deviation over {bench.options.seeds} seed(s). A difference is "
+        "averaged over seeds, with its 95 % interval over users.",
     ]
     for side, texts in bench.texts.items():
         for text in texts:
@@ -296,9 +296,10 @@ def spread(values: list[float]) -> str:
 def difference(
     measure: Measure, pair: Mapping[str, list[Scores]], lists: RankingLists
 ) -> dict[str, float]:
-    """With minus without, of scores averaged over seeds, and its interval."""
+    """With minus without, averaged over seeds list by list, and its interval."""
     first, second = (
-        measure(np.mean(pair[one], axis=0), lists.labels) for one in ("with", "without")
+        np.mean([measure(scores, lists.labels) for scores in pair[one]], axis=0)
+        for one in ("with", "without")
     )
     gap = paired_difference(first, second, lists.user, seed=0)
     return {"difference": gap.value, "low": gap.low, "high": gap.high}

@@ -200,23 +200,31 @@ class Bench:
             file = self.out / f"serving-{model}.json"
             if file.is_file():
                 continue
-            plan = TrainingPlan(batch_size=BATCH, epochs=1)
-            plain = CtrRecommender(model, model, plan=plan).fit(self.split)
-            whole = CtrRecommender(model, model, plan=plan, texts=texts).fit(self.split)
-            with tempfile.TemporaryDirectory() as folder:
-                whole.save(Path(folder))
-                stored = CtrRecommender.load(
-                    Path(folder), split=self.split, texts=texts, prestored=True
-                )
             times: dict[str, list[float]] = {"plain": [], "prestored": [], "adaptor": []}
+            served = dict(zip(times, self._served(model, texts), strict=True))
             for _ in range(ROUNDS + 2):
-                for name, one in (("plain", plain), ("prestored", stored), ("adaptor", whole)):
+                for name, one in served.items():
                     start = time.perf_counter()
                     one.score(asked)
                     times[name].append(time.perf_counter() - start)
             found = {name: statistics.median(values) for name, values in times.items()}
             file.write_text(json.dumps(found), encoding="utf-8")
             say(file.stem, found)
+
+    def _served(
+        self, model: str, texts: tuple[TextVectors, ...]
+    ) -> tuple[CtrRecommender, CtrRecommender, CtrRecommender]:
+        """Backbone alone, with prestored texts, with the adaptor; all as a server loads them."""
+        plan, split = TrainingPlan(batch_size=BATCH, epochs=1), self.split
+        with tempfile.TemporaryDirectory() as folder:
+            plain, whole = Path(folder, "plain"), Path(folder, "whole")
+            CtrRecommender(model, model, plan=plan).fit(split).save(plain)
+            CtrRecommender(model, model, plan=plan, texts=texts).fit(split).save(whole)
+            return (
+                CtrRecommender.load(plain, split=split),
+                CtrRecommender.load(whole, split=split, texts=texts, prestored=True),
+                CtrRecommender.load(whole, split=split, texts=texts),
+            )
 
     def _runs(self, models: Sequence[str] | None = None) -> list[tuple[str, int]]:
         wanted = [m for m in self.options.models if models is None or m in models]

@@ -61,7 +61,8 @@ class FiBiNET(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Log-odds of a like, float [B]."""
-        read = [*self._pairs(inputs.fields), inputs.wide]
+        pairs = self._pairs(inputs.fields)
+        read = [*pairs, inputs.wide.to(pairs[0].dtype)]
         logit = self.head(torch.cat([one.flatten(1) for one in read], dim=1)).squeeze(-1)
         return logit + self.linear(inputs.linear, inputs.text)
 
@@ -70,7 +71,7 @@ class FiBiNET(nn.Module):
         if fields.shape[1] == 1:
             return (fields,)
         pairs = self.pairs(fields)
-        products = self.pairs.products(self.squeeze(fields))
+        products = self.pairs.products(self.squeeze(fields)).to(pairs.dtype)
         return pairs, pairs * products[:, :, None]
 
 

@@ -73,7 +73,9 @@ class BilinearPairs(nn.Module):
             projected = per_field(fields[:, :-1], self.weight).index_select(1, self.left)
         else:
             projected = per_field(fields.index_select(1, self.left), self.weight)
-        return projected * fields.index_select(1, self.right)
+        # A training step may multiply in half precision; then pairs, by far the largest tensors of
+        # the model, are kept in it, too.
+        return projected * fields.to(projected.dtype).index_select(1, self.right)
 
     def products(self, weights: Tensor) -> Tensor:
         """w_i w_j of all pairs, [B, fields] to [B, pairs].

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tastemaker.models.ctr.inputs import Inputs, Shape, Steps
+from tastemaker.testing.gradients import assert_finite_gradients
 
 __all__ = ["BackboneContract", "random_inputs"]
 
@@ -146,9 +147,7 @@ class BackboneContract:
         """Every parameter that is used gets a finite gradient."""
         model, inputs = self.make(self.shape).train(), _select(self.inputs(self.shape), [0, 0])
         model(inputs).sum().backward()
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        assert gradients
-        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        assert_finite_gradients(model)
 
     def test_computes_in_float64_too(self) -> None:
         """Single and double precision agree to single precision."""
@@ -170,10 +169,7 @@ class BackboneContract:
                 found = model(inputs)
             torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.1)
             found.float().sum().backward()
-            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-            assert gradients
-            assert all(gradient.dtype == torch.float32 for gradient in gradients)
-            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+            assert_finite_gradients(model)
 
     def test_biases_start_at_zero(self) -> None:
         """As in KAR's code; weights are Xavier-normal."""

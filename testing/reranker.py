@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tastemaker.models.layers.list_losses import LIST_LOSSES
+from tastemaker.testing.gradients import assert_finite_gradients
 
 __all__ = ["Lists", "RerankerContract", "random_lists"]
 
@@ -176,9 +177,7 @@ class RerankerContract:
         lists = _select(self.lists(), [0, 0])
         labels = torch.eye(2, _ITEMS)
         LIST_LOSSES[model.loss](lists.given_to(model), labels, lists.mask).backward()
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        assert gradients
-        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        assert_finite_gradients(model)
 
     def test_learns_which_item_is_liked(self) -> None:
         """A few steps on its own loss bring the liked item of each list to the top."""
@@ -210,10 +209,7 @@ class RerankerContract:
             found = lists.given_to(model).float()
         torch.testing.assert_close(found[lists.mask], expected, rtol=0.05, atol=0.1)
         LIST_LOSSES[model.loss](found, torch.eye(4, _ITEMS), lists.mask).backward()
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        assert gradients
-        assert all(gradient.dtype == torch.float32 for gradient in gradients)
-        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        assert_finite_gradients(model)
 
     def test_dropout_works_in_training_only(self) -> None:
         """Two passes differ while training and agree afterwards."""

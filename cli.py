@@ -31,6 +31,8 @@ COMMANDS = {
     "evaluate": "Run a recipe up to its comparison.",
     "report": "Show the comparison of a finished run.",
     "recommend": "Recommend items to a user of a finished run.",
+    "chat": "Talk about what to choose next, grounded in the catalogue.",
+    "serve": "Serve the chat: a page, an OpenAI-compatible API, metrics.",
     "methods": "List the published methods.",
 }
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tastemaker.errors import RecipeError, UnknownNameError, nearest
 from tastemaker.recipe_build import BuildConfig
+from tastemaker.recipe_chat import CatalogueConfig, ChatConfig
 from tastemaker.recipe_data import Config, DataConfig
 from tastemaker.recipe_reason import CollectiveConfig, PriceConfig, ReasonConfig
 from tastemaker.recipe_train import FeatureConfig, KnowledgeConfig, SearchConfig, TrainConfig
@@ -22,6 +23,8 @@ from tastemaker.recipe_tune import InstructionTuningConfig, LoraConfig, TuneConf
 
 __all__ = [
     "BuildConfig",
+    "CatalogueConfig",
+    "ChatConfig",
     "CollectiveConfig",
     "EncodeConfig",
     "EvaluateConfig",
@@ -76,6 +79,8 @@ class Recipe(Config):
     encode: EncodeConfig = EncodeConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
+    chat: ChatConfig = ChatConfig()
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tastemaker.agents.knowledge import KnowledgeStore, transaction
+from tastemaker.agents.database import transaction
+from tastemaker.agents.knowledge import KnowledgeStore
 from tastemaker.stage import digest
 
 __all__ = ["BatchLedger", "Line", "Part", "State"]

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from tastemaker.errors import DataError, UnknownNameError
+from tastemaker.agents.database import open_database, storable, transaction
+from tastemaker.errors import UnknownNameError
 from tastemaker.stage import digest
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Message",
     "Spent",
     "request_key",
-    "transaction",
     "without_credentials",
 ]
 
@@ -36,7 +35,6 @@ Message = dict[str, str]  # {"role": "user", "content": "…"}
 
 _VERSION = 2
 _APPLICATION = 0x7A57E  # in the file's header: a knowledge store and no other SQLite file
-_BUSY_SECONDS = 60.0
 _KEYS_PER_QUERY = 500
 _ROWS_PER_PAGE = 1000
 
@@ -151,15 +149,9 @@ class KnowledgeStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._open()
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{path}: cannot be used as a knowledge store ({error}).",
-                remedy="Move the file away, or name another one.",
-            ) from None
+        self._connection = open_database(
+            path, _prepare, noun="knowledge store", application=_APPLICATION, version=_VERSION
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -282,65 +274,19 @@ class KnowledgeStore:
         for some in _pages(keys):
             self._connection.execute(f"DELETE FROM {table} WHERE key IN {_places(some)}", some)
 
-    def _open(self) -> None:
-        try:
-            version = self._check_version()
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # FULL rather than NORMAL: answers cost money, and one sync per batch costs little.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            if version != _VERSION:
-                with transaction(self._connection):
-                    self._bring_up_to_date()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _bring_up_to_date(self) -> None:
-        for table, columns in _COLUMNS.items():
-            listed = ", ".join(f"{name} {_type(name)}" for name in columns)
-            self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({listed})")
-            present = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
-            for name in columns:
-                if name not in present:
-                    change = f"ALTER TABLE {table} ADD COLUMN {name} {_type(name)}"
-                    self._connection.execute(change)
-        self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def _check_version(self) -> int:
-        tables = self._number("SELECT count(*) FROM sqlite_master")
-        application = self._number("PRAGMA application_id")
-        version = self._number("PRAGMA user_version")
-        if tables and application != _APPLICATION:
-            raise DataError(
-                f"{self.path}: is an SQLite file, but not a knowledge store.",
-                remedy="Name another file.",
-            )
-        if version > _VERSION:
-            raise DataError(
-                f"{self.path}: has schema version {version}.",
-                allowed=f"This tastemaker reads versions up to {_VERSION}.",
-                remedy="Use the tastemaker that wrote it, or start a new store.",
-            )
-        return version
-
     def _number(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is executed inside is committed together, or not at all."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")  # an interrupt came between two lines of ours
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Create or complete the tables of a new or older file."""
+    for table, columns in _COLUMNS.items():
+        listed = ", ".join(f"{name} {_type(name)}" for name in columns)
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({listed})")
+        present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for name in columns:
+            if name not in present:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {_type(name)}")
 
 
 def request_key(
@@ -401,12 +347,7 @@ def _to_row(one: _Asked) -> list[Any]:
     values = {name: getattr(one, name) for name in _COLUMNS[_table(type(one))]}
     for name in _AS_JSON:
         values[name] = _encode(values[name])
-    return [_storable(value) if isinstance(value, str) else value for value in values.values()]
-
-
-def _storable(text: str) -> str:
-    """`text` without the halves of characters that a cut answer may end with: UTF-8 has none."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return [storable(value) if isinstance(value, str) else value for value in values.values()]
 
 
 def _from_row(kind: type[_Row], row: Sequence[Any]) -> _Row:

@@ -3,4 +3,4 @@
 from tastemaker.cli import COMMANDS
 from tastemaker.commands._recipe import command_until
 
-command = command_until("train", COMMANDS["train"])
+command = command_until("train", COMMANDS["train"], catalogue=True)

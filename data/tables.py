@@ -109,6 +109,10 @@ class Tables:
         """
         return _index(self._item_numbers, item_id, ids=self.items["item_id"], noun="item")
 
+    def item_number(self, item_id: str) -> int | None:
+        """Dense number of the item with this external id, given as text; None without one."""
+        return self._item_numbers.get(item_id)
+
     @cached_property
     def _user_numbers(self) -> dict[str, int]:
         return _numbers_by_text(self.users["user_id"])

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tastemaker import registry
 from tastemaker.errors import RecipeError, UserError
-from tastemaker.methods import building, comparison, prepare, reporting
+from tastemaker.methods import building, cataloguing, comparison, prepare, reporting
 from tastemaker.methods.base import Method
 from tastemaker.recipe import Recipe
-from tastemaker.stage import Stage
+from tastemaker.stage import Run, Stage, atomic_file
 
-__all__ = ["ORDER", "check", "stages"]
+__all__ = ["ORDER", "catalogue_of", "check", "save_recipe", "saved_recipe", "stages"]
 
 _OF_NO_METHOD = ("data", "build")
+_CATALOGUE = "catalogue"  # after all others: none of them reads it
+_SAVED = "recipe.json"
 ORDER = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report")
 
 
@@ -28,7 +30,7 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
         UserError: an unknown name, two methods with the same stage, or a stage no method has.
     """
     methods = [registry.load("method", name) for name in recipe.methods]
-    if until in _OF_NO_METHOD:
+    if until in _OF_NO_METHOD or (until == _CATALOGUE and not methods):
         prepare.check(recipe)  # what methods ask of templates or models is no matter then
     else:
         check(recipe, methods)
@@ -44,7 +46,46 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
         comparison.evaluate_stage(recipe, methods, needs=needed),
         reporting.report_stage(recipe, methods, needs=[*needed, "evaluate"]),
     ]
+    if until == _CATALOGUE or (until is None and _CATALOGUE in recipe.model_fields_set):
+        cataloguing.check(recipe)
+        found.append(cataloguing.catalogue_stage(recipe, cataloguing.needs_of(recipe, needed)))
     return found if until is None else _only_needed(found, until)
+
+
+def catalogue_of(recipe: Recipe, run: Run) -> Stage:
+    """Stage `catalogue` from what the run holds of this recipe now, nothing else being run.
+
+    A finished `train` goes in while it is up to date, also after `encode` alone.
+    """
+    everything = stages(recipe)
+    brought = {stage.name for stage in everything}
+    available = ["data"]
+    for name in ("reason", "train"):
+        if name in brought and all(map(run.is_current, _only_needed(everything, name))):
+            available.append(name)
+    return cataloguing.catalogue_stage(recipe, cataloguing.needs_of(recipe, available))
+
+
+def save_recipe(run: Run, recipe: Recipe) -> None:
+    """Keep what a run was last made with, overrides included, beside its stages."""
+    with atomic_file(run.folder / _SAVED) as handle:
+        handle.write(recipe.model_dump_json(indent=1, exclude_unset=True).encode())
+
+
+def saved_recipe(run: Run) -> Recipe:
+    """The recipe that a run was last made with.
+
+    Raises:
+        UserError: the folder holds none, or one of another version of tastemaker.
+    """
+    path = run.folder / _SAVED
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: holds no recipe that can be read ({type(error).__name__}).",
+            remedy="Run the recipe again: stages that are up to date take no time.",
+        ) from None
 
 
 def _builds(

@@ -1,4 +1,4 @@
-"""Top-K recommendation from the trained recommender of a run."""
+"""Recommendations of a run: the top K of a user, and who answers in a conversation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.data.splits import Split
-from tastemaker.errors import UserError
-from tastemaker.eval.protocol import candidates
 from tastemaker.methods.base import load_split
 from tastemaker.methods.training import best_recommender
+from tastemaker.models.live import LiveRecommender, PopularItems, Similarity
+from tastemaker.models.live_ctr import LiveCtr
+from tastemaker.models.visitor import Visitor
 from tastemaker.recipe import TrainConfig
 from tastemaker.stage import Run
 
-__all__ = ["Recommendation", "recommend"]
+__all__ = ["Recommendation", "live_recommender", "offered_items", "recommend"]
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,47 @@ def recommend(run: Run, user: str, *, count: int = 10) -> list[Recommendation]:
         UserError: no trained recommender in the run, or an unknown user.
     """
     run.artefact("train")
-    manifest = run.manifest("train")
-    if manifest is None:
-        raise UserError(f"{run.folder} has no trained recommender.")
     split = load_split(run)
-    dense = split.tables.user_index(user)
-    recommender = best_recommender(run, split, TrainConfig.model_validate(manifest.config))
-    now = int(split.tables.interactions["time"].max()) + 1  # type: ignore[arg-type]
-    asked = candidates(split, dense, items=_offered(split, dense), time=now)
-    scores = recommender.score(asked)
+    visitor = Visitor(user=split.tables.user_index(user))
+    live = live_recommender(run, split)
+    items = np.setdiff1d(offered_items(split), live.met(visitor))
+    scores = live.score(visitor, items)
     best = np.argsort(-scores, kind="stable")[:count]
     titles, ids = split.tables.titles, split.tables.items["item_id"].to_list()
     return [
         Recommendation(ids[item], titles[item], float(1 / (1 + np.exp(-scores[place]))))
-        for place, item in ((place, int(asked.items[place])) for place in best)
+        for place, item in ((place, int(items[place])) for place in best)
     ]
 
 
-def _offered(split: Split, user: int) -> Any:
-    """Items of the training part that the user has not met."""
+def live_recommender(
+    run: Run, split: Split, *, similarity: Similarity | None = None
+) -> LiveRecommender:
+    """Who answers in conversations: the best trained recommender, else `PopularItems`.
+
+    Args:
+        run: Its data stage is finished; a finished train stage is used.
+        split: Of the run.
+        similarity: Of contents, for `PopularItems`.
+    """
+    manifest = run.manifest("train")
+    if manifest is None:
+        return PopularItems(split, similarity=similarity)
+    config = TrainConfig.model_validate(manifest.config)
+    return LiveCtr(best_recommender(run, split, config), split)
+
+
+def offered_items(split: Split, *, trained: bool = True) -> NDArray[np.int64]:
+    """Items that may be recommended without being asked for, ascending.
+
+    A trained recommender knows nothing of items that its training has not seen: they are left out,
+    and only a conversation whose conditions leave nothing else comes back to them.
+
+    Args:
+        split: Its train part has seen the items.
+        trained: Whether a trained recommender chooses; otherwise all items are offered.
+    """
+    if not trained:
+        return np.arange(split.tables.n_items)
     items = split.tables.interactions["item"].to_numpy()
-    met = split.histories.at([user], [np.iinfo(np.int64).max])
-    return np.setdiff1d(np.unique(items[split.train_events]), items[met.events])
+    return np.unique(items[split.train_events]).astype(np.int64)

@@ -22,6 +22,7 @@ from tastemaker.stage import Manifest, Run, Stage, Workspace, atomic_file
 __all__ = ["PAGE", "report_stage", "terminal_summary"]
 
 PAGE = "index.html"
+_UNREPORTED = {"catalogue", "chat"}  # nothing in the report depends on how items are talked about
 
 
 def report_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[str]) -> Stage:
@@ -30,7 +31,7 @@ def report_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[s
         name="report",
         needs=tuple(needs),
         run=lambda space: _report(recipe, methods, needs, space),
-        config=recipe.model_dump(mode="json"),
+        config=recipe.model_dump(mode="json", exclude=_UNREPORTED),
     )
 
 
@@ -60,7 +61,9 @@ def _report(
             facts=_facts(_json(run.artefact("data") / "facts.json")),
             timings={manifest.stage: manifest.seconds for manifest in manifests},
             recipe=yaml.safe_dump(
-                recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+                recipe.model_dump(mode="json", exclude=_UNREPORTED),
+                sort_keys=False,
+                allow_unicode=True,
             ),
             versions=_versions(manifests),
             **_joined(shown),

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.data.splits import Split
 from tastemaker.errors import DataError
 from tastemaker.models.features import RATING, Feature, Layout
-from tastemaker.models.statistics import Statistics
+from tastemaker.models.live_trail import Trail
+from tastemaker.models.statistics import OF_USERS, Statistics
 from tastemaker.models.vocabulary import MISSING, Levels, Scale, Vocabulary
 
 __all__ = ["Columns", "EntityTable", "FeatureSpace"]
@@ -61,7 +63,8 @@ class FeatureSpace:
         self._split, self._coders, self._share = split, dict(coders), share
         lengths = [feature.length for feature in layout.sequences]
         self.history = max(lengths, default=0)
-        self._statistics = Statistics(split, share=share, length=self.history or 10)
+        self._recent = self.history or 10  # events that `liked_share` looks at
+        self._statistics = Statistics(split, share=share, length=self._recent)
 
     @classmethod
     def fit(cls, split: Split, features: Sequence[Feature], *, min_count: int) -> Self:
@@ -93,16 +96,24 @@ class FeatureSpace:
         return space
 
     def columns(
-        self, users: Whole, items: Whole, times: Whole, *, rows: Whole | None = None
+        self,
+        users: Whole,
+        items: Whole,
+        times: Whole,
+        *,
+        rows: Whole | None = None,
+        trail: Trail | None = None,
     ) -> Columns:
         """Arrays [n, …], one per argument of the network.
 
         Args:
-            users: Dense users [n].
+            users: Dense users [n]; -1 is somebody new, of whom nothing is known.
             items: Dense items [n].
             times: Moments [n]; nothing at or after them is looked at.
             rows: Interaction rows [n] that event features are read from; -1, or None for all:
                 these are missing.
+            trail: What the users did last, as `trail` and `judged` return it; None: what the tables
+                hold.
 
         Returns:
             `item` and `user`: int32 [n], dense number + 1. A sequence: int32 [n, length], likewise,
@@ -113,15 +124,19 @@ class FeatureSpace:
         found: Columns = {"item": _next(items)}
         if self.of_users:
             found["user"] = _next(users)
-        past = self.evidence(users, times)
+        if trail is None and self._reads_past:
+            trail = self.trail(users, times)
         for sequence in self.layout.sequences:
-            found |= self._sequence(sequence, past[:, past.shape[1] - sequence.length :])
+            assert trail is not None
+            found[sequence.name] = _newest(trail.items, sequence)
+            for name in self._carried(sequence):
+                found[f"{sequence.name}.{name}"] = _newest(trail.codes[name], sequence)
         at = np.full(len(items), -1) if rows is None else rows
         numbers = []
         for feature in self.layout.context:
             if feature.kind == "statistic":
                 column = self._statistics.column(
-                    feature.name, users=users, items=items, times=times
+                    feature.name, users=users, items=items, times=times, trail=trail
                 )
                 numbers.append(self._scale(feature.name).apply(column))
             elif feature.source == "event" and feature.kind == "numeric":
@@ -141,6 +156,48 @@ class FeatureSpace:
             return np.zeros((len(users), 0), dtype=np.int64)
         past = self._split.histories.at(users, times, max_length=self.history)
         return past.padded(self.history)
+
+    def trail(self, users: Whole, times: Whole) -> Trail:
+        """What users [n] did last before moments [n], as the tables tell it."""
+        past = self._split.histories.at(users, times)
+        rows = past.newest(self._recent).padded(self._recent)
+        seen, events = rows >= 0, self._split.tables.interactions
+        shown, liked = np.zeros(rows.shape, dtype=np.int32), np.zeros(rows.shape, dtype=bool)
+        shown[seen] = events["item"].to_numpy()[rows[seen]] + 1
+        liked[seen] = events["label"].to_numpy()[rows[seen]] == 1
+        coded = {}
+        for name, feature in self._event_steps.items():
+            coded[name] = np.zeros(rows.shape, dtype=np.int32)
+            coded[name][seen] = self._codes(feature, events[name].gather(rows[seen]))[:, 0]
+        return Trail(shown, liked, coded, past.lengths)
+
+    def judged(self, trail: Trail, items: ArrayLike, *, liked: ArrayLike) -> Trail:
+        """The same after further events that no table holds, such as likes in a conversation.
+
+        A like carries the median rating of the likes in training, a dislike that of the dislikes;
+        whatever else a step carries is missing. Dislikes are left out where training has none:
+        the model then takes every event for a like.
+
+        Args:
+            trail: Of what came before.
+            items: Dense items [m], oldest first.
+            liked: Bool [m].
+        """
+        judged, opinions = np.asarray(items, dtype=np.int64), np.asarray(liked, dtype=bool)
+        if not self._has_dislikes:
+            judged, opinions = judged[opinions], opinions[opinions]
+        codes = {name: of[opinions.astype(int)] for name, of in self._usual_codes.items()}
+        return trail.followed_by(judged, liked=opinions, codes=codes)
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """Which feature each column of `numbers` is."""
+        return tuple(
+            feature.name
+            for feature in self.layout.context
+            if feature.kind == "statistic"
+            or (feature.source == "event" and feature.kind == "numeric")
+        )
 
     def sizes(self) -> dict[str, int]:
         """Rows of the embedding table of each categorical or list feature."""
@@ -247,17 +304,38 @@ class FeatureSpace:
             return coder.list_codes(_lists(values, feature)).astype(np.int32)
         return coder.codes(values).astype(np.int32)[:, None]
 
-    def _sequence(self, sequence: Feature, past: Whole) -> Columns:
-        seen, events = past >= 0, self._split.tables.interactions
-        shown = np.zeros(past.shape, dtype=np.int32)
-        shown[seen] = events["item"].to_numpy()[past[seen]] + 1
-        found: Columns = {sequence.name: shown}
+    @property
+    def _reads_past(self) -> bool:
+        counted = any(feature.name in OF_USERS for feature in self.layout.context)
+        return bool(self.layout.sequences) or counted
+
+    @cached_property
+    def _event_steps(self) -> dict[str, Feature]:
+        """Event features that the steps of any sequence carry."""
         known = {feature.name: feature for feature in self.layout.everything}
-        for name in sequence.steps:
-            if known[name].source == "event":
-                codes = np.zeros(past.shape, dtype=np.int32)
-                codes[seen] = self._codes(known[name], events[name].gather(past[seen]))[:, 0]
-                found[f"{sequence.name}.{name}"] = codes
+        names = [name for sequence in self.layout.sequences for name in sequence.steps]
+        return {name: known[name] for name in names if known[name].source == "event"}
+
+    def _carried(self, sequence: Feature) -> list[str]:
+        return [name for name in sequence.steps if name in self._event_steps]
+
+    @cached_property
+    def _has_dislikes(self) -> bool:
+        labels = self._split.tables.interactions["label"].to_numpy()
+        return not bool(labels[self._split.train_events].all())
+
+    @cached_property
+    def _usual_codes(self) -> dict[str, NDArray[np.int32]]:
+        """For each event feature of steps, what a dislike and a like carry: int32 [2]."""
+        found = {name: np.full(2, MISSING, dtype=np.int32) for name in self._event_steps}
+        coder = self._coders.get(RATING)
+        if RATING in found and isinstance(coder, Levels):
+            events = self._split.tables.interactions[self._split.train_events]
+            ratings, labels = events[RATING].to_numpy(), events["label"].to_numpy()
+            for opinion in (0, 1):
+                of = ratings[labels == opinion]
+                if len(of):
+                    found[RATING][opinion] = coder.codes(np.median(of, keepdims=True))[0]
         return found
 
     def _event_codes(self, feature: Feature, rows: Whole) -> NDArray[np.int32]:
@@ -284,6 +362,10 @@ def _column(feature: Feature) -> str:
 
 def _next(numbers: Whole) -> NDArray[np.int32]:
     return (numbers + 1).astype(np.int32)
+
+
+def _newest(steps: NDArray[np.int32], sequence: Feature) -> NDArray[np.int32]:
+    return np.ascontiguousarray(steps[:, steps.shape[1] - sequence.length :])
 
 
 def _whole(frame: pl.DataFrame, name: str) -> Whole:

@@ -14,9 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.data.history import Histories
 from tastemaker.data.splits import Split
+from tastemaker.models.live_trail import Trail
 
-__all__ = ["Statistics", "smoothed_log_odds"]
+__all__ = ["OF_ITEMS", "OF_USERS", "Statistics", "smoothed_log_odds"]
 
+OF_ITEMS = ("item_mean", "item_count")
+OF_USERS = ("liked_share", "user_count")
 _EDGE = 1e-4  # probabilities stay this far from 0 and 1, so that log-odds stay finite
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -45,7 +48,9 @@ class Statistics:
         self._split, self._share, self._length = split, share, length
         self._item_strength, self._user_strength = item_strength, user_strength
 
-    def column(self, name: str, *, users: Whole, items: Whole, times: Whole) -> Floats:
+    def column(
+        self, name: str, *, users: Whole, items: Whole, times: Whole, trail: Trail | None = None
+    ) -> Floats:
         """One of the statistics, float64 [n].
 
         * `item_mean`: log-odds of a like among the item's earlier training rows, smoothed.
@@ -58,6 +63,7 @@ class Statistics:
             users: Dense users [n].
             items: Dense items [n].
             times: Moments [n], unix seconds.
+            trail: The users' last events, `length` of them, instead of those that the tables hold.
 
         Raises:
             KeyError: another name.
@@ -69,9 +75,12 @@ class Statistics:
         if name == "item_count":
             return np.log1p(self._events_of_items.at(items, times).lengths.astype(np.float64))
         if name == "user_count":
-            return np.log1p(self._split.histories.at(users, times).lengths.astype(np.float64))
+            past = self._split.histories.at(users, times).lengths if trail is None else trail.counts
+            return np.log1p(past.astype(np.float64))
         if name == "liked_share":
-            return self.liked_share(users, times)
+            if trail is None:
+                return self.liked_share(users, times)
+            return self._liked_share(trail.likes, trail.shown)
         raise KeyError(name)
 
     def liked_share(self, users: ArrayLike, times: ArrayLike) -> Floats:
@@ -80,10 +89,10 @@ class Statistics:
         labels = self._split.tables.interactions["label"].to_numpy()
         running = np.zeros(len(past.events) + 1, dtype=np.int64)
         np.cumsum(labels[past.events], out=running[1:])
-        likes = np.diff(running[past.offsets])
-        return smoothed_log_odds(
-            likes, past.lengths, share=self._share, strength=self._user_strength
-        )
+        return self._liked_share(np.diff(running[past.offsets]), past.lengths)
+
+    def _liked_share(self, likes: Whole, counts: Whole) -> Floats:
+        return smoothed_log_odds(likes, counts, share=self._share, strength=self._user_strength)
 
     @cached_property
     def _rows_of_items(self) -> Histories:

@@ -66,8 +66,11 @@ class TextVectors:
         return int(self.matrix.shape[1])
 
     def usable(self, owners: Whole, times: Whole) -> Whole:
-        """Row of the vector that serves each of n rows, int64; -1 where there is none yet."""
-        rows = self.rows[owners]
+        """Row of the vector that serves each of n rows, int64; -1 where there is none yet.
+
+        An owner of -1 is somebody new, who has none.
+        """
+        rows = np.where(owners < 0, -1, self.rows[owners])
         return rows if self.after is None else np.where(times > self.after[owners], rows, -1)
 
     def randomised(self, generator: np.random.Generator) -> TextVectors:

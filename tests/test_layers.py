@@ -15,6 +15,7 @@ LAYERS = {
     "processes": 0,
     "recipe": 0,
     "recipe_build": 0,
+    "recipe_chat": 0,
     "recipe_reason": 0,
     "recipe_train": 0,
     "recipe_tune": 0,
@@ -35,6 +36,7 @@ LAYER_0_MAY_USE = {
     "processes": {"torch"},  # only among several processes, see tests/test_processes.py
     "recipe": {"pydantic", "yaml"},
     "recipe_build": {"pydantic"},
+    "recipe_chat": {"pydantic"},
     "recipe_reason": {"pydantic"},
     "recipe_train": {"pydantic"},
     "recipe_tune": {"pydantic"},

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from tastemaker.models.catalogue.conditions import Condition
 
-__all__ = ["ACTS", "Act", "Card", "State", "Step", "Wish"]
+__all__ = ["ACTS", "Act", "Card", "Event", "State", "Step", "Wish"]
 
 Act = Literal[
     "recommend", "more", "why", "like", "dislike", "about", "history", "reset", "small_talk"
@@ -50,6 +50,12 @@ class Wish:
         order: Column of numbers to sort by, and whether the highest come first; None: by taste.
         count: How many items; None: as usual.
         places: Places in the last answer that are meant ("the second"), from 1.
+        lifted: (column, value) pairs that are neither demanded nor refused any longer ("horror is
+            fine again", "forget the comedy part").
+        additional: Whether demanded values come on top of earlier ones of their column ("also
+            romantic") instead of replacing them.
+        unchecked: Demands, as they were said, that no column of the catalogue can check ("gore"
+            of "no gore"); an answer must not claim them.
     """
 
     act: Act = "recommend"
@@ -65,6 +71,9 @@ class Wish:
     order: tuple[str, bool] | None = None
     count: int | None = None
     places: tuple[int, ...] = ()
+    lifted: tuple[tuple[str, str], ...] = ()
+    additional: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,3 +124,18 @@ class Card:
     probability: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of an answer.
+
+    Attributes:
+        kind: `cards`: the items; `text`: the next words; `done`: the answer is whole and kept.
+        text: Of `text`; of `done`, the whole answer.
+        cards: Of `cards` and `done`.
+    """
+
+    kind: Literal["text", "cards", "done"]
+    text: str = ""
+    cards: tuple[Card, ...] = ()

@@ -31,6 +31,7 @@ from tastemaker.models.catalogue.facets import Facet
 __all__ = ["Chat", "Event", "Understanding"]
 
 _MESSAGE = 4000  # characters
+_HOUSEKEEPING = ("user", "export", "help")  # commands that ask for no items
 _KEPT = "\n\t\u200c\u200d"  # joiners of letters and of emoji are no control characters
 
 
@@ -107,7 +108,12 @@ class Chat:
         return self._conversations.start(user)
 
     def reply(
-        self, conversation: str, message: str, *, stopped: Callable[[], bool] = lambda: False
+        self,
+        conversation: str,
+        message: str,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        trusted: bool = False,
     ) -> Generator[Event]:
         """Answer a message, piece by piece; the last event is `done`.
 
@@ -118,6 +124,7 @@ class Chat:
             conversation: From `start` or `continued`.
             message: Words, or a command such as `/like 2`.
             stopped: Asked between pieces.
+            trusted: Whether whoever types may become any user: those who run the chat themselves.
 
         Raises:
             UserError: an unknown conversation, an empty or too long message, a wrong command.
@@ -130,7 +137,9 @@ class Chat:
                 self._conversations.state(conversation), self._desk.tables, user=user
             )
             command = parse_command(text)
-            if command is not None and command.name in ("user", "export", "help"):
+            if command is not None and command.name in _HOUSEKEEPING:
+                if command.name == "user" and not trusted:
+                    raise UserError("/user is for those who run the chat themselves.")
                 yield from self._housekept(conversation, command, state, text)
                 return
             wish, note = self._wish(command, text, state)
@@ -146,9 +155,9 @@ class Chat:
                 stopped=stopped,
             )
 
-    def answer(self, conversation: str, message: str) -> Event:
+    def answer(self, conversation: str, message: str, *, trusted: bool = False) -> Event:
         """The whole answer at once: the `done` event of `reply`."""
-        *_, last = self.reply(conversation, message)
+        *_, last = self.reply(conversation, message, trusted=trusted)
         return last
 
     def continued(self, messages: Sequence[tuple[str, str]], *, user: str | None = None) -> str:
@@ -334,8 +343,7 @@ class Chat:
         cleaned = _clean(text)
         try:
             command = parse_command(cleaned)
-            known = command is None or command.name not in ("user", "export", "help")
-            if known:
+            if command is None or command.name not in _HOUSEKEEPING:
                 wish, _ = self._wish(command, cleaned, state, quick=True)
                 state = refined(state, wish, values_of=self._desk.values_of)
         except UserError:

@@ -12,7 +12,7 @@ from tastemaker.commands._recipe import execute
 from tastemaker.methods.chatting import CONVERSATIONS
 from tastemaker.registry import package_root
 
-__all__ = ["borrowed", "run_options", "run_of"]
+__all__ = ["borrowed", "run_of", "run_options"]
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:

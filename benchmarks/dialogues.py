@@ -18,8 +18,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +56,12 @@ def main() -> None:
     run = run_of(options)
     tables = load_split(Run(run)).tables
     seen = histories(tables)
-    for way in options.ways:
-        with borrowed(run) as folder, opened(way, folder, options.model) as begin:
-            began = time.perf_counter()
-            verdict = judged(
-                scripted_dialogues(tables, count=count, seed=options.seed),
-                film_database(tables),
-                begin,
-                met=lambda user: seen.get(user, set()),
-            )
+    dialogues = scripted_dialogues(tables, count=count, seed=options.seed)
+    for way, begin in begins(run, options.ways, options.model):
+        began = time.perf_counter()
+        verdict = judged(
+            dialogues, film_database(tables), begin, met=lambda user: seen.get(user, set())
+        )
         seconds = time.perf_counter() - began
         note = f"{count} dialogues, {verdict.turns} wishes, {options.model}, {seconds:.0f} s"
         for line in told(verdict, NAMES[way], note):
@@ -86,23 +82,27 @@ def histories(tables: Tables) -> dict[str, set[str]]:
     return found
 
 
-@contextmanager
-def opened(way: str, run: Path, model: str) -> Iterator[Begin]:
-    """What begins conversations, this way."""
-    if way == "chat":
-        with open_chat(run, model=model) as chat:
-            yield lambda user: spoken(chat, user)
-        return
+def begins(run: Path, ways: Sequence[str], model: str) -> Iterator[tuple[str, Begin]]:
+    """What begins conversations, each way in turn."""
+    if "chat" in ways:
+        with borrowed(run) as folder, open_chat(folder, model=model) as chat:
+            yield "chat", lambda user: spoken(chat, user)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    arguments = ["-m", "tastemaker.cli", "serve", "--run", str(run), "--port", str(port)]
-    arguments += ["--model", model, "--limit", "chat_per_minute=1000000"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(arguments, ready=f"{url}/health", log=Path(folder) / "log", limit=120),
-        OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        yield lambda user: written(client, user, model, streamed=way == "streamed")
+    arguments = ["-m", "tastemaker.cli", "serve", "--port", str(port), "--model", model]
+    arguments += ["--limit", "chat_per_minute=1000000", "--run"]
+    if written_ways := [way for way in ways if way != "chat"]:
+        with (
+            borrowed(run) as folder,
+            tempfile.TemporaryDirectory() as logs,
+            running_server(
+                [*arguments, str(folder)], ready=f"{url}/health", log=Path(logs) / "log", limit=120
+            ),
+            OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        ):
+            for way in written_ways:
+                streamed = way == "streamed"
+                yield way, lambda user, by=streamed: written(client, user, model, streamed=by)
 
 
 def spoken(chat: Chat, user: str | None) -> Callable[[str], Answered]:
@@ -169,6 +169,7 @@ def told(verdict: Verdict, name: str, note: str) -> list[dict[str, Any]]:
             "note": f"of {of:,}; {note}",
         }
         for what, share, target, of in shares
+        if of
     ]
 
 

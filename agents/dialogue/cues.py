@@ -222,7 +222,8 @@ CUES: dict[CueKind, str] = {
         has been|had been|being|having|done|doing|put|set|keep|kept|needs|needed|used|use|
         enough|end|start|top|already|recently|yesterday|ago|as long as|long as|no idea|no clue|
         no preference|no preferences|no problem|no worries|do not know|not certain|
-        everything|what's|whats|nothing in particular|nothing specific|no particular preference|
+        everything|what's|mix|mixture|blend|combination|whats|nothing in particular|
+        nothing specific|no particular preference|
         not sure what|i do not know|don't know|lately|once|just now|
         begin|first time|year|years|decade|decades""",
 }  # fmt: skip

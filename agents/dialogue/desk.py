@@ -23,6 +23,7 @@ from tastemaker.models.catalogue.store import Catalogue
 from tastemaker.models.live import Influence, LiveRecommender
 from tastemaker.models.visitor import Visitor
 from tastemaker.prompts.render import plain
+from tastemaker.prompts.render import plain
 
 __all__ = ["Desk", "Texts", "specific"]
 
@@ -237,8 +238,9 @@ class Desk:
         for name, value in item.values.items():
             if told := value_told(value):
                 lines.append(f"- {cleaned(name.replace('_', ' '))}: {told[:_TEXT]}")
-        if text := self.texts.items.get(card.item, ""):
-            lines.append(f"- {cleaned(text[:_TEXT])}")
+        text = plain(self.texts.items.get(card.item, "")[:_TEXT])
+        if told := "".join(Guard(self.names, allowed=(card.item,)).screen([text])):
+            lines.append(f"- {cleaned(told)}")
         return "\n".join(lines)
 
     def users(self, query: str, *, count: int) -> list[dict[str, Any]]:

@@ -118,31 +118,30 @@ class Planner:
         self, fresh: Whole, state: State, visitor: Visitor, *, wanted: int
     ) -> tuple[Whole, NDArray[np.float32]]:
         """Items in the order to offer them, with their log-odds."""
-        found = self._found(state, fresh, wanted=wanted)
-        pool = fresh if found is None else found
+        found = self._found(state, fresh)
+        rest = np.setdiff1d(fresh, found) if len(found) < wanted else found[:0]
+        pool = np.concatenate([found, rest])
         scores = self._recommender.score(visitor, pool)
-        order = np.lexsort((pool, -scores, ~self._recommender.known[pool]))
-        if found is not None:
-            order = _fused(order, len(pool))
+        first, size = self._by_taste(found, scores[: len(found)]), len(found)
+        behind = self._by_taste(rest, scores[size:])
+        order = np.concatenate([_fused(first, size), size + behind])
         if state.order is not None:
             order = self._sorted(pool, order[: _SORTED_POOL * wanted], by=state.order)
         return pool[order], scores[order]
 
-    def _found(self, state: State, fresh: Whole, *, wanted: int) -> Whole | None:
-        """What topic and resemblance find among fresh items, best first; None without either.
+    def _by_taste(self, items: Whole, scores: NDArray[np.float32]) -> Whole:
+        """Places of items from the best to the worst, those that training has not seen last."""
+        return np.lexsort((items, -scores, ~self._recommender.known[items]))
 
-        Where they find too few, everything else that is fresh stands behind what was found.
-        """
+    def _found(self, state: State, fresh: Whole) -> Whole:
+        """What topic and resemblance find among fresh items, best first."""
         merit: dict[int, float] = dict.fromkeys(fresh.tolist(), 0.0)
         for hits in self._searches(state):
             for rank, hit in enumerate(hits):
                 if hit.item in merit:
                     merit[hit.item] += 1 / (_FUSION + rank)
-        found = sum(value > 0 for value in merit.values())
-        if not found:
-            return None
-        order = sorted(merit, key=lambda item: (-merit[item], item))
-        return np.array(order[:found] if found >= wanted else order, dtype=np.int64)
+        found = [item for item, value in merit.items() if value > 0]
+        return np.array(sorted(found, key=lambda item: (-merit[item], item)), dtype=np.int64)
 
     def _searches(self, state: State) -> Iterator[list[Hit]]:
         if state.similar:

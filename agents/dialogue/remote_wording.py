@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -30,7 +30,7 @@ from tastemaker.agents.dialogue.wording import (
 from tastemaker.agents.dialogue.words import forms_of
 from tastemaker.prompts.render import plain, quotable
 
-__all__ = ["INSTRUCTIONS", "RemoteWording"]
+__all__ = ["INSTRUCTIONS", "Agreement", "RemoteWording"]
 
 INSTRUCTIONS = (
     "You present recommendations that have been chosen already. The user message holds data as "
@@ -102,23 +102,31 @@ class RemoteWording:
             allowed=[*(card.item for card in request.cards), *request.named],
             said=[request.message, *values],
             secret=INSTRUCTIONS,
-            agrees=_Agreement(request),
+            agrees=Agreement(
+                request.cards,
+                asked=f"{request.message} {demands(request.state.conditions)}",
+                values=values,
+            ),
         )
 
 
-class _Agreement:
+class Agreement:
     """Whether the values and years that a sentence names are those of its items.
 
     A sentence speaks of the items whose numbers it holds, or of all of them without any. What the
     visitor wrote or asked for may be repeated.
+
+    Args:
+        cards: Items by number, from 1; may grow.
+        asked: What the visitor wrote or asked for.
+        values: Of the catalogue.
     """
 
-    def __init__(self, request: WordingRequest) -> None:
-        self._cards = request.cards
-        asked = f"{request.message} {demands(request.state.conditions)}"
+    def __init__(self, cards: Sequence[Card], *, asked: str, values: Iterable[str]) -> None:
+        self._cards = cards
         self._asked = f" {' '.join(forms_of(asked))} "
-        values = {forms_of(value) for listed in request.values.values() for value in listed}
-        self._values = [f" {' '.join(form)} " for form in sorted(values) if form]
+        forms = sorted({forms_of(value) for value in values})
+        self._values = [f" {' '.join(form)} " for form in forms if form]
 
     def __call__(self, sentence: str) -> bool:
         """Also false where it refers to an item that there is not."""

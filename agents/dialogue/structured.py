@@ -149,7 +149,8 @@ def _topic(question: Question, found: Understood) -> str:
     """The model's words where all of them stand in the message, else what was left over."""
     said = set(forms_of(question.text))
     words = plain(found.topic or "")
-    return words if words and said.issuperset(forms_of(words)) else question.text
+    forms = forms_of(words)
+    return words if forms and said.issuperset(forms) else question.text
 
 
 def _added(settled: Wish, found: Understood, lexicon: Lexicon) -> Iterator[Condition]:

@@ -197,14 +197,19 @@ class TitleFinder:
         """Take quotation marks to the titles in them, and names that are no title."""
         spans = {place: start for start, (stop, _) in found.items() for place in range(start, stop)}
         for start, stop in self._quotes():
-            inside = {spans[place] for place in range(start, stop) if place in spans}
-            if inside:
-                first = min(inside)
-                if self._words[first].start <= self._words[start + 1].start:
-                    found[start] = (max(stop, found[first][0]), found.pop(first)[1])
-            elif not self._is_plain(range(start + 1, stop - 1)):
-                text = self._text(start + 1, stop - 1)
-                found[start] = (stop, Title(text, self._looked_up(text, score=_ALIKE)))
+            inside = sorted({spans[at] for at in range(start, stop) if at in spans})
+            whole = [at for at in inside if at <= start + 1 and found[at][0] >= stop - 1]
+            if whole:
+                found[start] = (max(stop, found[whole[0]][0]), found.pop(whole[0])[1])
+                continue
+            if self._is_plain(range(start + 1, stop - 1)):
+                continue
+            text = self._text(start + 1, stop - 1)
+            items = self._looked_up(text, score=_ALIKE)
+            if items or not inside:
+                for at in inside:
+                    del found[at]
+                found[start] = (stop, Title(text, items))
 
     def _add_dated(self, found: dict[int, tuple[int, Title]]) -> None:
         """Titles as they stand in the catalogue that nothing but their year shows."""
@@ -360,7 +365,7 @@ def _natural(title: str) -> str:
     'The Matrix (1999)'
     """
     year = _YEAR.search(title)
-    name = _BRACKETED.sub("", title).strip()
+    name = _BRACKETED.sub("", title).strip(" .!?…")
     inverted = _INVERTED.match(name)
     if inverted:
         name = f"{inverted[2]} {inverted[1]}".replace("' ", "'")

@@ -146,14 +146,17 @@ def test_reasons_are_told_for_the_places_asked(chat: Chat) -> None:
 def test_a_visitor_becomes_a_known_user_and_back(chat: Chat) -> None:
     name, user = chat.start(), known_user(chat)
     assert "nothing on record" in chat.answer(name, "/history").text
-    assert f"You are user {user} now" in chat.answer(name, f"/user {user}").text
+    with pytest.raises(UserError, match="run the chat themselves"):
+        chat.answer(name, f"/user {user}")
+    told = chat.answer(name, f"/user {user}", trusted=True).text
+    assert f"You are user {user} now" in told
     assert chat.transcript(name)["user"] == user
     history = chat.answer(name, "what did I choose before?").text
     assert history.count("**") >= 2
     with pytest.raises(UserError, match="unknown user"):
-        chat.answer(name, "/user nobody")
+        chat.answer(name, "/user nobody", trusted=True)
     assert chat.transcript(name)["user"] == user
-    assert "new visitor" in chat.answer(name, "/user").text
+    assert "new visitor" in chat.answer(name, "/user", trusted=True).text
     assert chat.transcript(name)["user"] is None
 
 

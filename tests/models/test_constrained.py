@@ -77,8 +77,9 @@ def tiny(llama_folder: Path) -> LanguageModel:
     return load_language_model(str(llama_folder), dtype=torch.float32, device="cpu")
 
 
-@pytest.mark.parametrize("baseline", [None, BLANK])
-@pytest.mark.parametrize("name", ["tiny", "smollm2"])
+@pytest.mark.parametrize(
+    ("name", "baseline"), [("tiny", None), ("tiny", BLANK), ("smollm2", BLANK)]
+)
 def test_equals_scoring_whole_texts_without_a_cache(
     name: str, baseline: Messages | None, request: pytest.FixtureRequest
 ) -> None:

@@ -208,7 +208,7 @@ def test_movielens_has_what_most_templates_need(movielens: World) -> None:
     whole = {name.partition("/")[0] for name in NAMES} - {"p5", "p5_yelp"}
     assert whole == {
         *("clickprompt", "flip", "hllm", "instructrec", "kar", "learn", "notellm", "openp5"),
-        *("recformer", "rlmrec", "tallrec", "uni_ctr"),
+        *("recformer", "rlmrec", "tallrec", "uni_ctr", "wishes"),
     }
 
 

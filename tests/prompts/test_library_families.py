@@ -37,6 +37,7 @@ NAMES = {
     },
     "tallrec": {"movie", "book", "item", "stream"},
     "uni_ctr": {"full", "names", "ids"},
+    "wishes": {f"understand-{number}" for number in range(1, 5)},
 }
 ALL = sorted(f"{family}/{name}" for family, names in NAMES.items() for name in names)
 SAMPLES = {

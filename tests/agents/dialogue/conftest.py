@@ -29,6 +29,9 @@ class Talk:
     index: TitleIndex
     columns: dict[str, list[Any]]
 
+    def __repr__(self) -> str:
+        return f"Talk about {len(self.titles)} items"  # hypothesis shows it when a case fails
+
     def values_of(self, items: Sequence[int]) -> Values:
         return [{name: values[item] for name, values in self.columns.items()} for item in items]
 

@@ -135,7 +135,7 @@ NUMBERS = st.lists(st.integers(0, 10), max_size=3, unique=True).map(tuple)
 
 @st.composite
 def wishes(draw: st.DrawFn) -> Wish:
-    """Wishes as reading makes them: no value both wanted and refused, no bounds that exclude all."""
+    """Wishes as reading makes them: no value both wanted and refused, bounds that can be met."""
     found = draw(st.lists(CONDITIONS, max_size=3))
     wanted = {value for one in found if one.operator == "any_of" for value in one.values}
     kept = [one for one in found if one.operator != "none_of" or not wanted & set(one.values)]

@@ -34,6 +34,9 @@ class ChatConfig(Config):
         "auto", description="whether the model calls tools itself; auto: where it is able to"
     )
     wording: Literal["model", "plain"] = "model"
+    understanding: Literal["auto", "model", "words"] = Field(
+        "auto", description="who decides what words leave open; auto: models that are able to"
+    )
     count: int = Field(5, ge=1, le=20, description="items of an answer")
     max_steps: int = Field(8, gt=0, description="calls of the model for one answer")
     max_tokens: int = Field(256, gt=0)

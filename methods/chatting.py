@@ -102,7 +102,7 @@ def new_chat(desk: Desk, conversations: Conversations, *, config: ChatConfig) ->
     return Chat(
         desk,
         conversations,
-        understand=_reader(desk, talker),
+        understand=_reader(desk, talker, config),
         answerer=answerer,
         model=config.model if config.model != _NONE else "tastemaker",
     )
@@ -142,14 +142,16 @@ def _wording(talker: Any, desk: Desk, config: ChatConfig) -> Wording:
     return LocalWording(talker, desk.names)
 
 
-def _reader(desk: Desk, talker: Any) -> MessageReader:
+def _reader(desk: Desk, talker: Any, config: ChatConfig) -> MessageReader:
     """Reads the words, then lets the model decide what they leave open."""
     titles, lexicon = desk.catalogue.titles, Lexicon.of(desk.catalogue.facets)
     counts = np.bincount(desk.tables.happened["item"].to_numpy(), minlength=len(titles))
     decide: Decision | None = None
-    if isinstance(talker, BaseChatModel):
+    if talker is None or config.understanding == "words":
+        decide = None
+    elif isinstance(talker, BaseChatModel):
         decide = RemoteDecision(talker, lexicon, titles)
-    elif talker is not None:
+    elif config.understanding == "model" or LocalDecision.suits(talker):
         decide = LocalDecision(talker, titles)
     return MessageReader(
         lexicon,

@@ -56,12 +56,20 @@ def test_wheel_holds_code_templates_and_recipes_only(tmp_path: Path) -> None:
     assert {"py.typed", "cli.py", "examples/quickstart.yaml"} <= shipped
     templates = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("prompts/library/*/*.j2", "eval/*.j2", "eval/*.css")
+        for pattern in (
+            "prompts/library/*/*.j2",
+            "eval/*.j2",
+            "eval/*.css",
+            "agents/server/*.css",
+            "agents/server/*.html",
+            "agents/server/*.js",
+        )
         for path in ROOT.glob(pattern)
     }
     assert len(templates) > 5
     assert templates <= shipped
-    assert all(name.endswith((".py", ".j2", ".yaml", ".css", "py.typed")) for name in shipped)
+    kinds = (".py", ".j2", ".yaml", ".css", ".html", ".js", "py.typed")
+    assert all(name.endswith(kinds) for name in shipped)
 
 
 def test_torch_is_pinned_and_brings_no_cuda() -> None:

@@ -50,6 +50,7 @@ _INSIDE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*\s+")
 _AFTER_NAME = re.compile(
     r"\s*(?:[:–—,\[-]|$)|\s+(?:is|was|has|offers|follows|tells|would|might|will|should|and|or)\b"
 )
+_ARTICLES = ("the", "a", "an")
 _BULLETS = " \t*-–•"
 _BEFORE_START = ".!?…:\n"
 _PLAIN_WORDS = """
@@ -178,7 +179,10 @@ class References:
             inside = bracket[1].strip()
             items = self._items_of(inside)
             if items:
-                found.append(_Span(bracket.start(), bracket.end(), items))
+                start, end = bracket.span()
+                while wrap := _wrap(sentence, start, end):
+                    start, end = start - len(wrap[0]), end + len(wrap[1])
+                found.append(_Span(start, end, items))
             elif not any(" " in one or _WORD_ALONE.fullmatch(one) for one in _PARTS.split(inside)):
                 return None
         return found
@@ -197,7 +201,8 @@ class References:
     def _titles(self, sentence: str, prefer: Callable[[int], bool]) -> Iterator[_Span]:
         """References by title."""
         known = frozenset(self._ids.values())
-        spoken = [word for word in words_of(sentence) if not word.is_sign]
+        text = sentence.replace("_", " ")  # which may stand for italics
+        spoken = [word for word in words_of(text) if not word.is_sign]
         end = 0
         for use in self._desk.names.uses(spoken):
             items = use.items & known
@@ -239,10 +244,11 @@ class References:
 
     def _is_name(self, sentence: str, use: TitleUse) -> bool:
         """Whether bare words that make a title are meant as one, by their capitals."""
-        first, last = use.words[0], use.words[-1]
+        words = use.words[1:] if use.words[0].form in _ARTICLES and use.words[1:] else use.words
+        first, last = words[0], words[-1]
         if not (_is_large(first) and _is_large(last)):
             return False
-        if len(use.words) > 1:
+        if len(words) > 1:
             return True
         if first.form in _NO_NAMES or (first.form,) in self._values:
             return False

@@ -61,7 +61,10 @@ def words_of(message: str) -> list[Word]:
         if piece[0] in _HYPHENS and _inside_word(text, piece.start()):
             continue
         start, end = piece.span()
-        found.append(Word(message[start:end], folded(piece[0]), start, end))
+        form = folded(piece[0])
+        if len(form) > 1:
+            form = form.rstrip(".") or form  # Jr. is Jr, wherever it stands
+        found.append(Word(message[start:end], form, start, end))
     return found
 
 

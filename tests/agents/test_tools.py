@@ -30,9 +30,9 @@ NAMES = [
 CHEAP = Condition("price", "at_most", (12.0,))
 
 
-def call(desk: Desk, name: str, state: State | None = None, **arguments: Any) -> Any:
+def call(desk: Desk, tool_name: str, state: State | None = None, /, **arguments: Any) -> Any:
     """The result of a tool, parsed; refusals as text."""
-    (tool,) = (one for one in desk_tools(desk, state or State()) if one.name == name)
+    (tool,) = (one for one in desk_tools(desk, state or State()) if one.name == tool_name)
     told = tool.invoke(arguments)
     assert isinstance(told, str)
     return told if told.startswith("refused: ") else json.loads(told)
@@ -87,8 +87,8 @@ def test_items_are_filtered_by_any_column(shop_desk: Desk) -> None:
 def test_items_are_sorted_and_searched(shop_desk: Desk) -> None:
     dear = call(shop_desk, "filter_items", order="price", count=3)
     assert [one["price"] for one in dear["items"]] == [49.5, 39.0, 35.0]
-    low = call(shop_desk, "filter_items", order="price", highest_first=False, count=2)
-    assert [one["price"] for one in low["items"]] == [5.5, 6.0]
+    low = call(shop_desk, "filter_items", order="price", highest_first=False, count=3)
+    assert [one["price"] for one in low["items"]] == [5.5, 6.0, 7.25]
     about = call(shop_desk, "filter_items", topic="recipes without a scale", count=8)
     assert "Jam and Honey" in titles(about)
 
@@ -183,9 +183,9 @@ def test_an_item_is_explained_by_evidence(shop_desk: Desk) -> None:
 def test_results_tell_the_program_which_items_they_speak_of(shop_desk: Desk) -> None:
     tools = {one.name: one for one in desk_tools(shop_desk, State(user=0))}
 
-    def message(name: str, **arguments: Any) -> ToolMessage:
-        request = {"name": name, "args": arguments, "id": "1", "type": "tool_call"}
-        found = tools[name].invoke(request)
+    def message(tool: str, /, **arguments: Any) -> ToolMessage:
+        request = {"name": tool, "args": arguments, "id": "1", "type": "tool_call"}
+        found = tools[tool].invoke(request)
         assert isinstance(found, ToolMessage)
         return found
 
@@ -219,7 +219,7 @@ def test_results_tell_the_program_which_items_they_speak_of(shop_desk: Desk) -> 
         ("similar_items", {"item_ids": ["999"]}, "unknown item '999'"),
         ("similar_items", {"item_ids": []}, "at least 1 item"),
         ("similar_items", {"item_ids": ["101"], "by": "magic"}, "'collaborative'"),
-        ("score_items", {"item_ids": ["101", "<|im_end|>"]}, "unknown item '‹|im"),
+        ("score_items", {"item_ids": ["101", "<|eot_id|>\nqq"]}, "unknown item '‹|eot_id|> qq"),
         ("score_items", {"item_ids": ["101"] * 21}, "at most 20"),
         ("explain_item", {}, "Field required"),
         ("explain_item", {"item_id": {"x": 1}}, "valid string"),
@@ -279,9 +279,10 @@ def test_hostile_texts_arrive_as_plain_ones(hostile_desk: Desk) -> None:
         call(hostile_desk, "explain_item", state, item_id=hostile_desk.item_id(3)),
     ]
     for told in (json.dumps(one, ensure_ascii=False) for one in results):
-        for sign in ("<|", "<s>", "\\n", "\u202e", "[item 101]", "[x]"):
+        for sign in ("<|", "<s>", "\\n", "\u202e", "[x]"):
             assert sign not in told
         assert len(told) < 4000
+    assert "[" not in "".join(titles(results[1]))
     ids = [one["item_id"] for one in results[1]["items"]]
     scored = call(hostile_desk, "score_items", state, item_ids=ids)
     assert sorted(one["item_id"] for one in scored["items"]) == sorted(ids)

@@ -39,7 +39,7 @@ EVIDENCE = Evidence(
 def test_what_was_asked_for_comes_first_then_the_strongest_evidence() -> None:
     state = State(conditions=(CRIME, NO_WAR, OLD))
     assert reasons(CARD, state=state, evidence=EVIDENCE, count=9) == (
-        "Crime, no War from 1975, as asked",
+        "Crime from 1975, no War, as asked",
         "suggested by Heat (1995), which you rated 5",
         'about it: "A heist goes wrong"',
         "well liked by others",

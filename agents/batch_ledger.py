@@ -12,10 +12,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from tastemaker.agents.database import transaction
+from tastemaker.agents.database import Closing, transaction
 from tastemaker.agents.knowledge import KnowledgeStore
 from tastemaker.stage import digest
 
@@ -82,7 +81,7 @@ class Part:
     planned: int
 
 
-class BatchLedger:
+class BatchLedger(Closing):
     """The parts of a knowledge store; a context manager with a connection of its own.
 
     Args:
@@ -99,17 +98,6 @@ class BatchLedger:
         self._connection.execute("PRAGMA synchronous = FULL")
         for table in _TABLES:
             self._connection.execute(table)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

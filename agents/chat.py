@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
+from tastemaker.agents.database import Closing
 from tastemaker.agents.dialogue.answering import Answerer
 from tastemaker.agents.dialogue.commands import COMMANDS, Command, parse_command, wish_of
 from tastemaker.agents.dialogue.conversations import Conversations, Said, history_key
@@ -48,7 +48,7 @@ class Understanding(Protocol):
         """
 
 
-class Chat:
+class Chat(Closing):
     """All conversations about one catalogue; threads may share one object.
 
     Args:
@@ -73,17 +73,6 @@ class Chat:
         self._busy: set[str] = set()
         self._turn = threading.Lock()
         self.models: Sequence[str] = (model,)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file of conversations; what was said is safe already."""

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from tastemaker.errors import DataError
 
-__all__ = ["open_database", "storable", "transaction"]
+__all__ = ["Closing", "open_database", "storable", "transaction"]
 
 _BUSY_SECONDS = 60.0
+
+
+class Closing(ABC):
+    """Closed when a `with` block ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up files; what was kept is safe already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def open_database(

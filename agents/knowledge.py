@@ -13,11 +13,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from tastemaker.agents.database import open_database, storable, transaction
+from tastemaker.agents.database import Closing, open_database, storable, transaction
 from tastemaker.errors import UnknownNameError
 from tastemaker.stage import digest
 
@@ -134,7 +133,7 @@ _AS_JSON = ("params", "messages")
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
-class KnowledgeStore:
+class KnowledgeStore(Closing):
     """The file of all knowledge; a context manager.
 
     Several processes may use one file at a time. Use one store per thread. A file of an earlier
@@ -152,17 +151,6 @@ class KnowledgeStore:
         self._connection = open_database(
             path, _prepare, noun="knowledge store", application=_APPLICATION, version=_VERSION
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         return self._number("SELECT count(*) FROM knowledge")

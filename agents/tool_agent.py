@@ -179,7 +179,7 @@ class ToolAgent:
             ("The visitor dislikes", state.dislikes),
             ("They look for something like", state.similar),
             ("The visitor names", wish.mentioned),
-            ("Your last answer showed, in this order,", state.last),
+            ("Your last answer showed, in this order", state.last),
         ):
             if items:
                 lines.append(f"{told}: {self._ids(items)}.")

@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from tastemaker.agents.database import open_database, storable, transaction
+from tastemaker.agents.database import Closing, open_database, storable, transaction
 from tastemaker.errors import UserError
 from tastemaker.stage import digest
 
@@ -60,7 +59,7 @@ class Said:
     created: str = ""
 
 
-class Conversations:
+class Conversations(Closing):
     """The file of all conversations; threads may share one object.
 
     Args:
@@ -80,17 +79,6 @@ class Conversations:
             version=_VERSION,
             any_thread=True,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; what was added is safe already."""

@@ -23,14 +23,13 @@ from tastemaker.models.catalogue.store import Catalogue
 from tastemaker.models.live import Influence, LiveRecommender
 from tastemaker.models.visitor import Visitor
 from tastemaker.prompts.render import plain
-from tastemaker.prompts.render import plain
 
 __all__ = ["Desk", "Texts", "specific"]
 
 _SHOWN_VALUES = 40  # of a facet, named to a model
 _PAST = 200  # events of a visitor that reasons may name
 _NAMED = re.compile(r"\*\*(.+?)\*\*")
-_SURE = 90.0  # of 100, for a title given in place of an id
+_SURE = 97.0  # of 100, for a title given in place of an id
 _TEXT = 600  # characters of a knowledge text that a model is shown
 
 
@@ -86,11 +85,6 @@ class Desk:
             UserError: an item that is not in the catalogue.
         """
         return [self._item_number(str(one)) for one in item_ids]
-
-    def known_numbers(self, item_ids: Sequence[str]) -> list[int]:
-        """Dense numbers of those external ids that are in the catalogue."""
-        found = (self.tables.item_number(one) for one in item_ids)
-        return [item for item in found if item is not None]
 
     def number(self, column: str) -> str:
         """A column of numbers by its name.

@@ -24,8 +24,7 @@ __all__ = ["Plan", "Planner", "Relaxation", "visitor_of"]
 Whole = NDArray[np.int64]
 _POOL = 200  # items that a search hands on
 _FUSION = 60.0  # reciprocal rank fusion; Cormack et al., SIGIR 2009: 60
-_SEARCH_WEIGHT = 2.0  # what was asked for counts more than what is usually liked
-_SORTED_POOL = 10  # times the items asked for are chosen by taste before they are sorted
+_ASKED, _ASKED_WEIGHT = 20.0, 2.0  # likewise, where what was asked for meets what is liked
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Planner:
         behind = self._by_taste(rest, scores[size:])
         order = np.concatenate([_fused(first, size), size + behind])
         if state.order is not None:
-            order = self._sorted(pool, order[: _SORTED_POOL * wanted], by=state.order)
+            order = self._sorted(pool, order, by=state.order)
         return pool[order], scores[order]
 
     def _by_taste(self, items: Whole, scores: NDArray[np.float32]) -> Whole:
@@ -176,6 +175,6 @@ def visitor_of(state: State) -> Visitor:
 
 def _fused(by_taste: Whole, size: int) -> Whole:
     """One order of a pool that stands in the order of the search, and of its order by taste."""
-    merit = _SEARCH_WEIGHT / (_FUSION + np.arange(size))
+    merit = _ASKED_WEIGHT / (_ASKED + np.arange(size))
     merit[by_taste] += 1 / (_FUSION + np.arange(size))
     return np.argsort(-merit, kind="stable")

@@ -28,6 +28,8 @@ _LABEL = re.compile(rf"\s*{_PREFIX}", re.IGNORECASE)
 _PARTS = re.compile(r"\s*(?:[,;]|\band\b)\s*")
 _WORD_ALONE = re.compile(r"[^\W\d_]+")
 _YEAR_BEHIND = re.compile(r"\s*\((\d{4})\)")
+_YEAR_LAST = re.compile(r"\s*\(\d{4}\)\s*$")
+_SIGNS_LAST = re.compile(r"[^\w\s*]+$")
 _ID_BEHIND = re.compile(rf"\s*[\[(]\s*{_PREFIX}([^\[\]()\n]{{1,200}}?)\s*[\])]", re.IGNORECASE)
 _ID_BEFORE = re.compile(rf"\[\s*{_PREFIX}([^\[\]\n]{{1,200}}?)\s*[:,–—-]\s*$", re.IGNORECASE)
 _WRAPS = (
@@ -48,7 +50,7 @@ _REPEATED = re.compile(r"(\[\d+\])(?:\s*[:,–—-]?\s*(?:\1|\(\1\)))+")
 _ADJACENT = re.compile(r"\[\d+\]\s?\(?\[\d+\]")
 _INSIDE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*\s+")
 _AFTER_NAME = re.compile(
-    r"\s*(?:[:–—,\[-]|$)|\s+(?:is|was|has|offers|follows|tells|would|might|will|should|and|or)\b"
+    r"\s*(?:[:–—,\[-]|$)|[!?.]*\s+(?:is|was|has|offers|follows|tells|would|might|will|should|and|or)\b"
 )
 _ARTICLES = ("the", "a", "an")
 _BULLETS = " \t*-–•"
@@ -199,23 +201,41 @@ class References:
         return tuple(dict.fromkeys(ids[one] for one in parts))
 
     def _titles(self, sentence: str, prefer: Callable[[int], bool]) -> Iterator[_Span]:
-        """References by title."""
+        """References by title, whole titles before the names that begin them."""
+        whole = [*self._whole_titles(sentence)]
+        yield from whole
         known = frozenset(self._ids.values())
         text = sentence.replace("_", " ")  # which may stand for italics
         spoken = [word for word in words_of(text) if not word.is_sign]
-        end = 0
         for use in self._desk.names.uses(spoken):
-            items = use.items & known
-            span = self._span(sentence, use, items=items) if items else None
-            if span is not None and span.start >= end:
-                end = span.end
+            start, end, items = use.words[0].start, use.words[-1].end, use.items & known
+            if not items or any(one.start < end and start < one.end for one in whole):
+                continue
+            sure = self._is_name(sentence, use)
+            span = self._span(sentence, _Span(start, end, tuple(items)), sure=sure)
+            if span is not None:
                 best = min(span.items, key=lambda item: (not prefer(item), item))
                 yield _Span(span.start, span.end, (best,))
 
-    def _span(self, sentence: str, use: TitleUse, *, items: frozenset[int]) -> _Span | None:
+    def _whole_titles(self, sentence: str) -> Iterator[_Span]:
+        """References by a title as the catalogue writes it, brackets and year included."""
+        folded = sentence.lower()
+        end = 0
+        found = []
+        for item in self._ids.values():
+            title = self._desk.title(item)
+            place = folded.find(title.lower()) if "(" in title else -1
+            if place >= 0:
+                found.append((place, -len(title), item))
+        for place, length, item in sorted(found):
+            span = self._span(sentence, _Span(place, place - length, (item,)), sure=True)
+            if span is not None and span.start >= end:
+                end = span.end
+                yield span
+
+    def _span(self, sentence: str, name: _Span, *, sure: bool) -> _Span | None:
         """A name with year, id and signs around it, where it is meant as a name."""
-        start, end = use.words[0].start, use.words[-1].end
-        meant, sure = items, False
+        start, end, meant = name.start, self._end(sentence, name), frozenset(name.items)
         while True:
             if year := _YEAR_BEHIND.match(sentence, end):
                 meant = frozenset(item for item in meant if self._is_of(item, year[1]))
@@ -233,9 +253,16 @@ class References:
                 start, end, sure = start - len(wrap[0]), end + len(wrap[1]), True
             else:
                 break
-        if not sure and not self._is_name(sentence, use):
-            return None
-        return _Span(start, end, tuple(sorted(meant)))
+        return _Span(start, end, tuple(sorted(meant))) if sure else None
+
+    def _end(self, sentence: str, name: _Span) -> int:
+        """Where a name ends with the signs that its title ends with, such as a full stop."""
+        rest = sentence[name.end :]
+        for item in name.items:
+            signs = _SIGNS_LAST.search(_YEAR_LAST.sub("", self._desk.title(item)))
+            if signs and rest.startswith(signs[0]) and rest[len(signs[0]) :].strip():
+                return name.end + len(signs[0])
+        return name.end
 
     def _is_of(self, item: int, year: str) -> bool:
         """Whether the title, or a number of the item, says this year."""

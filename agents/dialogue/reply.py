@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 __all__ = ["Reply"]
 
 _POLL = 0.1  # seconds between looks at whether somebody has stopped the answer
-_LATE = "(The model did not answer in time, so the rest is worded by rule.)"
-_FAILED = "(The model could not be reached, so the rest is worded by rule.)"
+_LATE = "(The model did not answer in time; what it left out is worded by rule.)"
+_FAILED = "(The model could not be asked; what it left out is worded by rule.)"
 
 
 class Reply:

@@ -14,7 +14,6 @@ from tastemaker.agents.chat_models import chat_model
 from tastemaker.agents.dialogue.answering import PlanFirst
 from tastemaker.agents.dialogue.conversations import Conversations
 from tastemaker.agents.dialogue.desk import Desk
-from tastemaker.agents.dialogue.referring import References
 from tastemaker.agents.dialogue.wish import Event, State, Wish
 from tastemaker.agents.dialogue.wording import PlainWording
 from tastemaker.agents.tool_agent import INSTRUCTIONS, ToolAgent
@@ -222,17 +221,6 @@ def test_sentences_that_may_not_be_shown_are_dropped(room: Open, bad: str) -> No
     assert ids == ["110"]
 
 
-def test_a_title_with_the_end_of_a_sentence_inside_stays_whole(shop_desk: Desk) -> None:
-    references = References(shop_desk)
-    references._cuts = ("airplane!",)
-    pieces = ["Take Airplane! ", "(1980) now. ", "Or **Jam. ", "And Honey**? ", "Yes."]
-    assert list(references.whole(pieces)) == [
-        "Take Airplane! (1980) now. ",
-        "Or **Jam. And Honey**? ",
-        "Yes.",
-    ]
-
-
 def test_stated_demands_hold_whatever_the_model_does(room: Open, shop_desk: Desk) -> None:
     names = " ".join(f"Take [{101 + item}]." for item in range(30))
     state = State(conditions=(CHEAP, Condition("brand", "any_of", ("Oak", "Moor House"))))
@@ -345,6 +333,23 @@ def test_a_model_that_is_of_no_use_gives_way_to_the_plan(room: Open, steps: list
     assert note.count("(") == 1
     assert len(ids) == 5
     assert len(here.server.requests) <= 4
+
+
+def test_a_model_that_cannot_be_given_tools_gives_way_to_the_plan(shop_desk: Desk) -> None:
+    model = chat_model("scripted:echo", max_tokens=9, temperature=0.0)
+    plan_first = PlanFirst(shop_desk, PlainWording())
+    agent = ToolAgent(shop_desk, model, plan_first=plan_first)
+    events = agent.answer(
+        "hello",
+        wish=Wish(),
+        state=State(),
+        earlier=(),
+        quick=False,
+        stopped=lambda: False,
+    )
+    cards, *texts = events
+    assert len(cards.cards) == 5
+    assert texts[-1].text.strip().startswith("(The model could not be asked")
 
 
 def test_a_slow_model_is_waited_for_no_longer_than_allowed(room: Open) -> None:

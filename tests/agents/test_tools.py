@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,9 +265,11 @@ def hostile_desk(shop_desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> D
     texts = dict.fromkeys(range(30), HOSTILE * 40)
     Catalogue.update(folder, Documents.of(tables, knowledge=texts).rows())
     catalogue = Catalogue.open(folder)
-    parts = {one.name: getattr(shop_desk, one.name) for one in fields(Desk)}
-    parts |= {"catalogue": catalogue, "tables": tables, "texts": Texts(texts, texts)}
-    return Desk(**parts | {"planner": Planner(catalogue, shop_desk.recommender)})
+    planner = Planner(catalogue, shop_desk.recommender)
+    texts_of_all = Texts(texts, texts)
+    return replace(
+        shop_desk, catalogue=catalogue, tables=tables, texts=texts_of_all, planner=planner
+    )
 
 
 def test_hostile_texts_arrive_as_plain_ones(hostile_desk: Desk) -> None:

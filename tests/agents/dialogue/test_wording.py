@@ -227,7 +227,7 @@ def test_a_failing_model_costs_only_its_sentences() -> None:
         "**Heat (1995)** is tense. ",
         "\n".join(LINES[1:]),
         "Two others were left out.",
-        "(The model could not be reached, so the rest is worded by rule.)",
+        "(The model could not be asked; what it left out is worded by rule.)",
     ]
     assert "secret" not in text
 
@@ -238,7 +238,7 @@ def test_a_slow_model_is_not_waited_for() -> None:
     text = told(RemoteWording(model, NAMES, name="slow", timeout=0.3))
     assert time.monotonic() - started < 1.5
     assert text.startswith(told(PlainWording()))
-    assert text.endswith("(The model did not answer in time, so the rest is worded by rule.)")
+    assert text.endswith("(The model did not answer in time; what it left out is worded by rule.)")
 
 
 def test_a_stop_is_heard_while_the_model_thinks() -> None:

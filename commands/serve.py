@@ -64,6 +64,6 @@ def command(
     with contextlib.suppress(KeyboardInterrupt), listening(host, port) as listener:
         from tastemaker.methods.chatting import open_chat
 
-        chat = open_chat(run_folder, model=model, base_url=base_url)
-        app = create_app(chat, limits=bounds, token=token, host=host)
-        serve(app, listener, ready=lambda url: click.echo(f"{url} - Ctrl-C ends it"))
+        with open_chat(run_folder, model=model, base_url=base_url) as chat:
+            app = create_app(chat, limits=bounds, token=token, host=host)
+            serve(app, listener, ready=lambda url: click.echo(f"{url} - Ctrl-C ends it"))

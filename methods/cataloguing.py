@@ -2,7 +2,7 @@
 
     data ─ titles, columns ────────┐
     reason ─ fact texts ───────────┼─ documents ─ encoder ─ text vectors ─┐
-    train ─ embeddings of item ids ┴──────────────────────────────────────┴─ LanceDB table
+    train ─ who would like them ───┴──────────────────────────────────────┴─ LanceDB table
 
 The table and the vectors are kept beside the run and brought up to date: a changed item is encoded
 and written alone. The artefact shares the files of the table, which nothing changes once written.
@@ -29,8 +29,10 @@ from tastemaker.methods.training import best_recommender
 from tastemaker.models.catalogue.documents import Documents, Space
 from tastemaker.models.catalogue.facets import facet_of
 from tastemaker.models.catalogue.store import Catalogue
+from tastemaker.models.catalogue.taste import taste_vectors
 from tastemaker.models.catalogue.writing import TABLE, write_catalogue
 from tastemaker.models.encoders import Encoder, check_encoder, load_encoder
+from tastemaker.models.live_ctr import LiveCtr
 from tastemaker.models.vectors import Vectors
 from tastemaker.recipe import EncodeConfig, Recipe
 from tastemaker.stage import Run, Stage, Workspace, digest
@@ -147,8 +149,8 @@ def _build(recipe: Recipe, needs: frozenset[str], space: Workspace) -> Mapping[s
     text = None if encoder is None else _text_vectors(documents, encoder, recipe, space)
     collaborative = None
     if "train" in needs:
-        model = best_recommender(space.run, split, recipe.train)
-        items, matrix = model.item_vectors()
+        model = LiveCtr(best_recommender(space.run, split, recipe.train), split)
+        items, matrix = taste_vectors(model, split, seed=space.seed)
         collaborative = Space(items, matrix) if len(items) else None
     rows = documents.rows(
         text=text, collaborative=collaborative, encoder=None if encoder is None else encoder.name

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from langchain_core.language_models import BaseChatModel
+from numpy.typing import NDArray
 
 from tastemaker.agents.chat import Chat
 from tastemaker.agents.chat_models import chat_model
@@ -28,6 +29,8 @@ from tastemaker.methods.cataloguing import open_catalogue
 from tastemaker.methods.knowledge import knowledge_of
 from tastemaker.methods.pipeline import saved_recipe
 from tastemaker.methods.recommending import live_recommender
+from tastemaker.models.catalogue.store import Catalogue
+from tastemaker.models.live import Similarity
 from tastemaker.recipe_chat import ChatConfig
 from tastemaker.stage import Run
 
@@ -36,6 +39,7 @@ __all__ = ["CONVERSATIONS", "new_chat", "open_chat", "open_desk"]
 CONVERSATIONS = "conversations.sqlite"
 _OWN = ("local", "llamacpp", "scripted")  # providers whose models call no tools here
 _NONE = "none"
+_NEAR = 200  # items that count as near to others
 
 
 def open_chat(folder: Path, *, model: str | None = None, base_url: str | None = None) -> Chat:
@@ -120,7 +124,7 @@ def open_desk(run: Run, *, count: int = 5) -> Desk:
     """
     catalogue = open_catalogue(run)
     split = load_split(run)
-    recommender = live_recommender(run, split)
+    recommender = live_recommender(run, split, similarity=_nearness(catalogue))
     return Desk(
         catalogue=catalogue,
         recommender=recommender,
@@ -128,6 +132,17 @@ def open_desk(run: Run, *, count: int = 5) -> Desk:
         tables=split.tables,
         texts=_texts(run),
     )
+
+
+def _nearness(catalogue: Catalogue) -> Similarity:
+    """How near items are to some others: 1 for the nearest down to 0 where none of the rest is."""
+
+    def near(others: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+        hits = catalogue.similar(others.tolist(), count=_NEAR)
+        found = {hit.item: 1 - rank / _NEAR for rank, hit in enumerate(hits)}
+        return np.array([found.get(item, 0.0) for item in items.tolist()])
+
+    return near
 
 
 def _wording(talker: Any, desk: Desk, config: ChatConfig) -> Wording:

@@ -32,8 +32,9 @@ SMALL = [
     "reason.truncated=keep",
     "train.epochs=1",
     "evaluate.bootstrap=100",
+    "catalogue.encoder=none",
 ]
-STAGES = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report")
+STAGES = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report", "catalogue")
 MODELS = ("SmolLM2 zero-shot", "SmolLM2 + LoRA", "DIN", "DIN + KAR")
 
 
@@ -180,6 +181,22 @@ def test_recommend_offers_titles_never_rated(tastemaker: Call, finished: tuple[P
     unknown = tastemaker("recommend", "--user", "nobody", cwd=folder)
     assert unknown.returncode == 2
     assert "nobody" in unknown.stderr
+
+
+def test_the_run_can_talk(tastemaker: Call, finished: tuple[Path, str]) -> None:
+    folder = finished[0]
+    asked = ("chat", "--user", "15", "--once", "three comedies from before 1960", "--json")
+    found = tastemaker(*asked, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    answer = json.loads(found.stdout)
+    assert len(answer["items"]) == 3
+    for item in answer["items"]:
+        assert "Comedy" in item["values"]["genres"]
+        assert item["values"]["year"] < 1960
+        assert f"**{item['title']}**" in answer["text"]
+    again = ("chat", "--conversation", answer["conversation"], "--once", "why the second?")
+    assert answer["items"][1]["title"] in tastemaker(*again, cwd=folder).stdout
+    assert tastemaker("chat", "--json", cwd=folder).returncode == 2
 
 
 def test_report_command(tastemaker: Call, finished: tuple[Path, str]) -> None:

@@ -111,6 +111,10 @@ class PlanFirst:
         kind: WordingKind = "more" if base.wish.act == "more" else "recommend"
         judged = () if base.message.startswith("/") else self._judgements(base.wish)
         notes = [*judged, *_unknown(base.wish), *_shortage(plan, state)]
+        if cards and state.order is not None:
+            column, descending = state.order
+            told = "highest" if descending else "lowest"
+            notes.append(f"Sorted by {value_told(column.replace('_', ' '))}, {told} first.")
         if many:
             notes.append(f"An answer has {_MOST} at most; ask for more to see others.")
         return replace(base, kind=kind if cards else "nothing", cards=cards, notes=tuple(notes))

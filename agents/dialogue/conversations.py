@@ -71,6 +71,8 @@ class Conversations(Closing):
 
     def __init__(self, path: Path) -> None:
         self._turn = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # what people say is nobody else's business
         self._connection = open_database(
             path,
             _prepare,

@@ -47,6 +47,13 @@ _STOCK = frozenset(
         "like might find a bit little left out time"
     )
 )
+# Words of a request that make no sense in an answer to it.
+_NOT_REPEATED = frozenset(
+    forms_of(
+        "make makes made making give gives show shows find finds get gets tell tells think watch "
+        "want wants need needs know see let go try suggest recommend please thanks what who why how"
+    )
+)
 _TURNED = {"i": "you", "me": "you", "we": "you", "my": "your", "our": "your"}
 _LEAD = (
     "Introduce a list of recommendations with one short friendly sentence. The list follows by "
@@ -116,7 +123,7 @@ class LocalWording:
             return chosen_lead(request)
         text = "".join(self._written(request, stopped)).strip()
         told = asked - {form for demand in request.wish.unchecked for form in forms_of(demand)}
-        said = {other for form in told for other in _inflected(form)}
+        said = {other for form in told - _NOT_REPEATED for other in _inflected(form)}
         strange = [form for form in forms_of(text) if form not in said | _STOCK]
         if strange or not text.endswith(".") or not any(form in said for form in forms_of(text)):
             return chosen_lead(request)

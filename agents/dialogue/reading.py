@@ -25,6 +25,7 @@ __all__ = ["Question", "Reading", "ValuesOf", "decided", "read"]
 
 _TOPIC = 200  # characters
 _MOST_UNKNOWN = 5
+_MOST_COUNTED = 20
 _ROLES = {"similar": "similar", "liked": "likes", "disliked": "dislikes"}
 
 
@@ -99,6 +100,9 @@ def read(
         words, marks, message=message, lexicon=lexicon, state=state, values_of=values_of
     )
     settled = _settled(found, lexicon)
+    if settled.count is None and _is_count(found.topic):  # "make that 8"
+        settled = replace(settled, count=int(found.topic[0]))
+        found.topic.clear()
     questions = tuple(_questions(found, settled, message))
     return Reading(message, replace(settled, act=_act(found, settled)), questions)
 
@@ -178,6 +182,12 @@ def _questions(found: Findings, settled: Wish, message: str) -> list[Question]:
         default = "recommend" if wanted else "small_talk"
         questions.append(Question("act", message[:_TOPIC], ("recommend", "small_talk"), default))
     return questions
+
+
+def _is_count(topic: Sequence[str]) -> bool:
+    """Whether nothing is left of a message but a small number."""
+    only = topic[0] if len(topic) == 1 else ""
+    return only.isascii() and only.isdigit() and 1 <= int(only) <= _MOST_COUNTED
 
 
 def _is_open(named: Named) -> bool:

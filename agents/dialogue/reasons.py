@@ -169,7 +169,7 @@ def _demand_lines(card: Card, conditions: Sequence[Condition]) -> Iterator[str]:
     for one in conditions:
         own = value_told(card.values.get(one.column)) or "unknown"
         verdict = "meets" if holds([one], card.values) else "does not meet"
-        yield f"- It {verdict} '{cleaned(demands([one]))}': {_column(one.column)} is {own}."
+        yield f"- It {verdict} '{cleaned(demands([one]))}' ({_column(one.column)}: {own})."
 
 
 def _resemblance(evidence: Evidence) -> str:

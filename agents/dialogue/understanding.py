@@ -60,24 +60,32 @@ class LocalDecision:
 
     def __call__(self, reading: Reading) -> tuple[Wish, str]:
         """The wish, and a note where the model could not be asked."""
+        try:
+            return decided(reading, self.answers(reading)), ""
+        except UserError as error:
+            return reading.wish, f"The model could not be asked: {error.what}"
+
+    def answers(self, reading: Reading) -> list[str]:
+        """An answer to each open question, from its options.
+
+        Raises:
+            UserError: the model has no chat template, or the message does not fit its context.
+        """
         from tastemaker.models.constrained import Choice, complete
 
         parts = [
             part if isinstance(part, str) else Choice(part)
             for part in parts_of(reading, titles=self._titles)
         ]
-        try:
-            taken = complete(
-                self._language_model,
-                _messages(reading.message),
-                parts,
-                per_token=True,
-                baseline=_messages("") if self._calibrated else None,
-                kept=self._kept,
-            )
-        except UserError as error:
-            return reading.wish, f"The model could not be asked: {error.what}"
-        return decided(reading, _answers(reading, taken)), ""
+        taken = complete(
+            self._language_model,
+            _messages(reading.message),
+            parts,
+            per_token=True,
+            baseline=_messages("") if self._calibrated else None,
+            kept=self._kept,
+        )
+        return _answers(reading, taken)
 
 
 class RemoteDecision:

@@ -184,22 +184,6 @@ class CtrRecommender(FeatureRecommender):
         found = self.space.columns(users, items, times, rows=rows, trail=trail)
         return found | text_columns(self._texts, users=users, items=items, times=times)
 
-    def item_vectors(self) -> tuple[Whole, NDArray[np.float32]]:
-        """Embeddings of the ids of items that have one of their own.
-
-        Returns:
-            Dense items int64 [n], ascending, and float32 [n, dim]; none where ids are not read.
-        """
-        _, space, network = self._fitted()
-        dim = self._settings.dim
-        if "item" not in space.sizes():
-            return np.zeros(0, dtype=np.int64), np.zeros((0, dim), dtype=np.float32)
-        items = space.own_items
-        codes = network.features.items.get_buffer("codes_item")[items + 1, 0]
-        table = network.features.tables.get_submodule("item").get_parameter("weight")
-        vectors = table.detach()[codes.long(), :dim]  # behind them stands the first-order weight
-        return items, vectors.float().cpu().numpy()
-
     def event_columns(self, rows: Whole) -> Columns:
         """The same for interaction rows, with their `labels` float32 [n]."""
         events = self._fitted()[0].tables.interactions[rows]

@@ -24,7 +24,9 @@ from tastemaker.methods.base import load_split
 from tastemaker.methods.cataloguing import open_catalogue
 from tastemaker.methods.pipeline import catalogue_of, stages
 from tastemaker.methods.training import best_recommender
+from tastemaker.models.catalogue.taste import taste_vectors
 from tastemaker.models.encoders import HashingEncoder
+from tastemaker.models.live_ctr import LiveCtr
 from tastemaker.recipe import Recipe, load_recipe
 from tastemaker.stage import Run
 from tastemaker.testing.world import checkerboard
@@ -166,15 +168,16 @@ def test_a_killed_stage_is_healed_by_the_next_run(tmp_path: Path) -> None:
     assert len(open_catalogue(run).search("trombones")) == 24
 
 
-def test_knowledge_and_the_embeddings_of_a_recommender_go_in(tmp_path: Path) -> None:
+def test_knowledge_and_the_taste_of_a_recommender_go_in(tmp_path: Path) -> None:
     found = load_recipe(written(tmp_path, methods=["kar"]))
     run = ran(found, tmp_path)
     line = "24 items, 2 facets, text vectors by hashing:32, collaborative vectors of 24, knowledge"
     assert told(run)["line"].startswith(line)
     catalogue = open_catalogue(run)
     assert catalogue.spaces == ("text", "collaborative")
-    model = best_recommender(run, load_split(run), found.train)
-    items, matrix = model.item_vectors()
+    split = load_split(run)
+    model = LiveCtr(best_recommender(run, split, found.train), split)
+    items, matrix = taste_vectors(model, split, seed=run.seed)
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     near = catalogue.similar([3], by="collaborative", count=23)
     place = items.tolist().index(3)
@@ -186,14 +189,6 @@ def test_knowledge_and_the_embeddings_of_a_recommender_go_in(tmp_path: Path) -> 
     plain = load_recipe(tmp_path / "recipe.yaml", overrides=["catalogue.texts=false"])
     stage = next(one for one in stages(plain, until="catalogue") if one.name == "catalogue")
     assert stage.needs == ("data", "train")
-
-
-def test_without_ids_there_are_no_item_vectors(tmp_path: Path) -> None:
-    train = {"epochs": 1, "embedding_dim": 8, "features": {"genres": "categorical"}}
-    found = load_recipe(written(tmp_path, methods=["kar"], train=train))
-    run = ran(found, tmp_path)
-    assert told(run)["collaborative"] == 0
-    assert open_catalogue(run).spaces == ("text",)
 
 
 def test_encode_and_train_build_it_last_and_encode_keeps_what_train_brought(

@@ -46,6 +46,12 @@ def test_messages_come_back_as_they_were_said(kept: Conversations, tmp_path: Pat
         assert first.created <= second.created
 
 
+def test_nobody_else_reads_the_file(kept: Conversations, tmp_path: Path) -> None:
+    kept.start(None)
+    modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "chat").iterdir()}
+    assert modes == {0}
+
+
 def test_ids_cannot_be_guessed_and_unknown_ones_are_refused(kept: Conversations) -> None:
     names = {kept.start(None) for _ in range(50)}
     assert len(names) == 50

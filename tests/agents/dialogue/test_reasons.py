@@ -51,7 +51,7 @@ def test_a_demand_that_the_item_does_not_meet_is_no_reason() -> None:
     found = reasons(CARD, state=unmet, evidence=Evidence(TITLES))
     assert found == ()
     text = explanation(CARD, state=unmet, evidence=Evidence(TITLES))
-    assert "does not meet 'Western': genres is Crime, Drama" in text
+    assert "does not meet 'Western' (genres: Crime, Drama)" in text
 
 
 @pytest.mark.parametrize("effect", [-0.5, 0.01])
@@ -88,7 +88,7 @@ def test_an_explanation_tells_both_signs_and_the_text() -> None:
     state = State(conditions=(OLD,))
     assert explanation(CARD, state=state, evidence=EVIDENCE).splitlines() == [
         "**Dog Day (1975)**",
-        "- It meets 'up to 1980': year is 1975.",
+        "- It meets 'up to 1980' (year: 1975).",
         "- Raised by: Heat (1995), which you rated 5 (clearly); "
         f"{TITLES[2]}, which you liked (clearly); the text about it (a little).",
         "- Lowered by: Ronin ‹|imˍend|> (1998), which you did not like (a lot).",

@@ -45,7 +45,7 @@ def refined(state: State, wish: Wish, *, values_of: ValuesOf) -> State:
         dislikes=dislikes,
         similar=_newest(similar, wish.similar, without=dislikes),
         topic=wish.topic or ("" if anew else state.topic),
-        order=wish.order or state.order,
+        order=wish.order or (None if anew else state.order),
         count=wish.count or state.count,
     )
     changed = any(getattr(found, name) != getattr(state, name) for name in _WHAT_IS_WANTED)

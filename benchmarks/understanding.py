@@ -198,8 +198,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cases", action="store_true", help="also print every wrong answer")
     parser.add_argument("--keep", type=Path, help="keep the adapter here, or use the one kept")
-    parser.add_argument("--examples", type=int, default=640)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--examples", type=int, default=384)
+    parser.add_argument("--epochs", type=float, default=2)
     options = parser.parse_args()
     count, epochs = (64, 1.0) if options.quick else (options.examples, options.epochs)
     world = films()
@@ -271,7 +271,7 @@ def train(world: World, out: Path, scratch: Path, *, count: int, epochs: float) 
             .arrange(instructions(world, rows, count=size, seed=seed))
             .select("prompt", "completion")
         )
-        for seed, (rows, size) in enumerate([(world.split.train, count), (world.split.valid, 64)])
+        for seed, (rows, size) in enumerate([(world.split.train, count), (world.split.valid, 16)])
     ]
     settings = TuneSettings(
         kind="lora",
@@ -279,7 +279,7 @@ def train(world: World, out: Path, scratch: Path, *, count: int, epochs: float) 
         learning_rate=1e-3,
         warmup_steps=5,
         epochs=epochs,
-        batch_size=16,
+        batch_size=12,
         micro_batch=None,
         max_length=1024,
         loss_on="answer",

@@ -196,7 +196,7 @@ def _text_vectors(
         vectors = Vectors.update(
             folder,
             ids,
-            documents.texts,
+            documents.meanings,
             encoder=encoder,
             dtype="float32",
             batch_size=recipe.encode.batch_size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,6 +23,7 @@ from tastemaker.data.tables import Tables
 from tastemaker.errors import DataError
 from tastemaker.models.catalogue.facets import Attribute, AttributeKind, attributes_of
 
+_YEAR = re.compile(r"\s*\(\d{4}\)$")
 __all__ = ["COLLABORATIVE", "TEXT", "Documents", "Layout", "LayoutColumn", "Space"]
 
 TEXT, COLLABORATIVE = "text_vector", "collaborative_vector"
@@ -125,7 +127,10 @@ class Documents:
         titles: As in the tables.
         attributes: Further columns.
         knowledge: What a model has written about each item; None without.
-        texts: One per item, to be searched and encoded.
+        texts: One per item, to be searched by its words.
+        meanings: One per item, to be encoded: without numbers, since an encoder takes films of one
+            year for alike (MovieLens, MiniLM: a liked film is told from any other by its nearness
+            to another liked one with an AUC of .64, with years .57).
     """
 
     ids: pl.Series
@@ -133,6 +138,7 @@ class Documents:
     attributes: tuple[Attribute, ...]
     knowledge: list[str | None]
     texts: list[str]
+    meanings: list[str]
 
     @classmethod
     def of(cls, tables: Tables, *, knowledge: Mapping[int, str] | None = None) -> Self:
@@ -147,7 +153,10 @@ class Documents:
         said = [_said(attribute) for attribute in attributes]
         parts = zip(tables.titles, *said, about, strict=True)
         texts = [". ".join(part for part in row if part) for row in parts]
-        return cls(tables.items["item_id"], tables.titles, attributes, about, texts)
+        words = [told for told, one in zip(said, attributes, strict=True) if one.kind != "number"]
+        bare = zip(map(_without_year, tables.titles), *words, about, strict=True)
+        meanings = [". ".join(part for part in row if part) for row in bare]
+        return cls(tables.items["item_id"], tables.titles, attributes, about, texts, meanings)
 
     def __len__(self) -> int:
         """Number of items."""
@@ -163,7 +172,7 @@ class Documents:
         """Rows for the store, one per dense item, its layout in the metadata.
 
         Args:
-            text: Vectors of `texts`.
+            text: Vectors of `meanings`.
             collaborative: Vectors of the items that a recommender knows.
             encoder: Name of the encoder of the former.
 
@@ -195,6 +204,10 @@ class Documents:
             for place, one in enumerate(self.attributes)
         )
         return Layout(columns, encoder, whole_ids=self.ids.dtype.is_integer())
+
+
+def _without_year(title: str) -> str:
+    return _YEAR.sub("", title) or title
 
 
 def _said(attribute: Attribute) -> Sequence[str]:

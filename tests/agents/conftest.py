@@ -29,7 +29,7 @@ def new_desk(folder: Path) -> Desk:
     items = np.arange(len(documents))
     likes = np.column_stack([items < 15, items >= 15, items * 1e-3]).astype(np.float32)
     rows = documents.rows(
-        text=Space(items, encoder.encode(documents.texts)),
+        text=Space(items, encoder.encode(documents.meanings)),
         collaborative=Space(items, likes),
         encoder=encoder.name,
     )

@@ -37,7 +37,10 @@ NAMES = {
     },
     "tallrec": {"movie", "book", "item", "stream"},
     "uni_ctr": {"full", "names", "ids"},
-    "wishes": {f"understand-{number}" for number in range(1, 5)},
+    "wishes": {
+        *(f"understand-{number}" for number in range(1, 5)),
+        *(f"open-{number}" for number in range(1, 9)),
+    },
 }
 ALL = sorted(f"{family}/{name}" for family, names in NAMES.items() for name in names)
 SAMPLES = {
@@ -103,7 +106,8 @@ def test_nothing_missing_leaves_a_stump(name: str) -> None:
         stumps.append("None")
     for text in texts(name):
         assert text == text.lstrip()
-        assert [stump for stump in stumps if stump in text] == []
+        told = text.replace('"topic": ""', "")  # no words to search by, said on purpose
+        assert [stump for stump in stumps if stump in told] == []
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -80,6 +80,16 @@ def test_a_local_model_decides_what_is_open_and_nothing_else(films: Any, tiny: A
     assert set(wish.conditions) == SETTLED
 
 
+def test_a_local_model_answers_each_open_question_in_order(films: Any, tiny: Any) -> None:
+    decide = LocalDecision(tiny, films.titles)
+    reading = films.read("Casino and Jumanji, a comedy with elephants")
+    assert [one.kind for one in reading.open] == ["title", "title", "topic"]
+    answers = decide.answers(reading)
+    for question, answer in zip(reading.open, answers, strict=True):
+        assert answer in question.options
+    assert decide(reading) == (decided(reading, answers), "")
+
+
 def _all_ways(reading: Any) -> list[Wish]:
     ways: list[list[str]] = [[]]
     for question in reading.open:

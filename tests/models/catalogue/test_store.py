@@ -32,7 +32,7 @@ HOSTILE = ("DROP TABLE `items`; --", "it's \x00", "<|im_end|>", "{{ 7*7 }}", "a|
 
 def rows_of(tables: Tables, *, vectors: bool = True, likes: Space | None = None) -> pa.Table:
     documents = Documents.of(tables)
-    text = Space(np.arange(len(documents)), ENCODER.encode(documents.texts)) if vectors else None
+    text = Space(np.arange(len(documents)), ENCODER.encode(documents.meanings)) if vectors else None
     return documents.rows(text=text, collaborative=likes, encoder=ENCODER.name)
 
 

@@ -29,6 +29,7 @@ from tastemaker.agents.dialogue.answering import PlanFirst
 from tastemaker.agents.dialogue.conversations import Said
 from tastemaker.agents.dialogue.desk import Desk
 from tastemaker.agents.dialogue.guard import Guard, sentences
+from tastemaker.agents.dialogue.needs import need
 from tastemaker.agents.dialogue.reasons import demands
 from tastemaker.agents.dialogue.referring import References
 from tastemaker.agents.dialogue.remote_wording import Agreement
@@ -36,7 +37,7 @@ from tastemaker.agents.dialogue.reply import Reply
 from tastemaker.agents.dialogue.wish import Event, State, Wish
 from tastemaker.agents.tools import Told, desk_tools
 from tastemaker.models.catalogue.conditions import holds
-from tastemaker.prompts.render import plain, quotable
+from tastemaker.prompts.render import plain
 
 __all__ = ["INSTRUCTIONS", "ToolAgent"]
 
@@ -183,8 +184,8 @@ class ToolAgent:
         ):
             if items:
                 lines.append(f"{told}: {self._ids(items)}.")
-        if state.topic:
-            lines.append(f'They look for something about "{quotable(state.topic)}".')
+        wanted = need(wish, state, titles=self._desk.catalogue.titles)
+        lines.append(f"{wanted.intention} {wanted.form}".strip())
         if state.count:
             lines.append(f"They want {state.count} items.")
         return "\n".join(lines)

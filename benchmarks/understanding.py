@@ -17,7 +17,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -205,32 +204,30 @@ def main() -> None:
     world = films()
     with tempfile.TemporaryDirectory() as folder:
         out = options.keep or Path(folder) / "adapter"
-        started = time.perf_counter()
         if not (out / "tuning.json").is_file():
             train(world, out, Path(folder) / "scratch", count=count, epochs=epochs)
-        seconds = time.perf_counter() - started
+        record = json.loads((out / "tuning.json").read_text(encoding="utf-8"))
         tuned = with_adapter(load_language_model("smollm2"), out)
+    plain = load_language_model("smollm2")
     sides: dict[str, Decider] = {
         "defaults": lambda reading: [one.default for one in reading.open],
-        "untuned": LocalDecision(load_language_model("smollm2"), world.titles).answers,
-        "untuned, not calibrated": LocalDecision(
-            load_language_model("smollm2"), world.titles, calibrated=False
-        ).answers,
+        "untuned": LocalDecision(plain, world.titles).answers,
+        "untuned, not calibrated": LocalDecision(plain, world.titles, calibrated=False).answers,
         "tuned": LocalDecision(tuned, world.titles).answers,
         "tuned, not calibrated": LocalDecision(tuned, world.titles, calibrated=False).answers,
     }
     step = 8 if options.quick else 1
     sets = {
         "by hand": list(handwritten(world))[::step],
-        "rendered": list(rendered(world, count=16 if options.quick else 96)),
+        "rendered": list(rendered(world, count=16 if options.quick else 64)),
     }
-    note = f"{count} instructions, {epochs:g} epochs, tuned in {seconds:.0f} s"
+    note = f"{record['tokens'][0]} tokens in {record['seconds']:.0f} s of tuning"
     for name, asked in sets.items():
-        right = {side: judged(asked, decide) for side, decide in sides.items()}
-        for line in lines(name, asked, right, note=note):
-            print(json.dumps(line) if options.json else told(line))
+        answers = {side: answered(asked, decide) for side, decide in sides.items()}
+        for line in lines(name, asked, answers, note=note):
+            print(json.dumps(line) if options.json else told(line), flush=True)
         if options.cases:
-            wrong(asked, sides)
+            print(*wrong(asked, answers), sep="\n", flush=True)
 
 
 def films() -> World:
@@ -342,20 +339,22 @@ def answers_in(reading: Reading, completion: str, titles: Sequence[str]) -> list
     return []
 
 
-def judged(asked: Sequence[Asked], decide: Decider) -> Any:
-    """bool [n], which questions are answered rightly; each message is decided once."""
+def answered(asked: Sequence[Asked], decide: Decider) -> list[str]:
+    """What is answered to each question; each message is decided once."""
     kept: dict[str, Sequence[str]] = {}
     for one in asked:
         if one.message not in kept:
             kept[one.message] = decide(one.reading)
-    return np.array([kept[one.message][one.place] == one.answer for one in asked])
+    return [kept[one.message][one.place] for one in asked]
 
 
 def lines(
-    name: str, asked: Sequence[Asked], right: dict[str, Any], *, note: str
+    name: str, asked: Sequence[Asked], answers: dict[str, list[str]], *, note: str
 ) -> Iterator[dict[str, Any]]:
     """One line per kind of question, and one for all."""
     kinds = np.array([one.kind for one in asked])
+    truth = np.array([one.answer for one in asked])
+    right = {side: np.array(found) == truth for side, found in answers.items()}
     messages = np.unique([one.message for one in asked], return_inverse=True)[1]
     for kind in ("title", "topic", "act", "all"):
         mine = np.ones(len(kinds), bool) if kind == "all" else kinds == kind
@@ -392,12 +391,12 @@ def interval(values: Any, messages: Any) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def wrong(asked: Sequence[Asked], sides: dict[str, Decider]) -> None:
-    """Print what each side answered where one was wrong."""
-    for one in asked:
-        answers = {side: decide(one.reading)[one.place] for side, decide in sides.items()}
-        if set(answers.values()) != {one.answer}:
-            print(f"  {one.message!r} {one.kind} is {one.answer}: {answers}")
+def wrong(asked: Sequence[Asked], answers: dict[str, list[str]]) -> Iterator[str]:
+    """The questions that some side got wrong, with all answers."""
+    for place, one in enumerate(asked):
+        found = {side: said[place] for side, said in answers.items()}
+        if set(found.values()) != {one.answer}:
+            yield f"  {one.message!r}: {one.kind} is {one.answer}; {found}"
 
 
 def told(line: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from tastemaker.agents.dialogue.guard import MARK, Guard, cleaned
 from tastemaker.agents.dialogue.names import TitleNames
+from tastemaker.agents.dialogue.needs import need
 from tastemaker.agents.dialogue.reasons import demands, value_told
 from tastemaker.agents.dialogue.reply import Reply
 from tastemaker.agents.dialogue.wish import Card
@@ -76,7 +77,7 @@ class RemoteWording:
             yield from PlainWording().words(request, stopped=stopped)
             return
         guard = self._guard(request)
-        messages = _messages(request)
+        messages = _messages(request, self._names.titles)
         reply = Reply(
             lambda: (str(chunk.text) for chunk in self._chat_model.stream(messages)),
             timeout=self._timeout,
@@ -143,7 +144,7 @@ class Agreement:
         return all(f" {year} " in known for year in _YEAR.findall(told))
 
 
-def _messages(request: WordingRequest) -> list[BaseMessage]:
+def _messages(request: WordingRequest, titles: Sequence[str]) -> list[BaseMessage]:
     cards = [
         {
             "number": place,
@@ -155,7 +156,7 @@ def _messages(request: WordingRequest) -> list[BaseMessage]:
     ]
     data = {
         "visitor_wrote": plain(request.message)[:_MOST_MESSAGE],
-        "asked_for": quotable(demands(request.state.conditions)),
+        "need": str(need(request.wish, request.state, titles=titles)),
         "taste": plain(request.preference)[:_MOST_PREFERENCE],
         "items": cards,
     }

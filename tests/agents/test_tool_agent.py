@@ -159,7 +159,8 @@ def test_an_answer_names_what_tools_found_and_shows_it(room: Open) -> None:
     first, second = (f"**{card.title}**" for card in cards)
     text = "".join(event.text for event in events)
     assert text == f"I would start with {first}. Then try {second}, which is quite different."
-    assert cards[0].reasons
+    assert cards[0].values["categories"]
+    assert cards[0].probability is not None
     assert cards[0].probability is not None
     assert "tool_choice" not in here.server.requests[0]
     assert len(here.server.requests) == 2

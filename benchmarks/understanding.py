@@ -54,6 +54,7 @@ from tastemaker.tuning.tune import tune
 SAID = "The visitor says: "
 MIN_HISTORY = 10
 RESAMPLES = 2000
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Written for this benchmark, none after a template: (kind of question, right answer) → messages.
 CASES: dict[tuple[str, str], tuple[str, ...]] = {
     ("title", "similar"): (
@@ -198,7 +199,7 @@ def main() -> None:
     parser.add_argument("--cases", action="store_true", help="also print every wrong answer")
     parser.add_argument("--keep", type=Path, help="keep the adapter here, or use the one kept")
     parser.add_argument("--examples", type=int, default=384)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=3)
     options = parser.parse_args()
     count, epochs = (64, 1.0) if options.quick else (options.examples, options.epochs)
     world = films()
@@ -272,7 +273,7 @@ def train(world: World, out: Path, scratch: Path, *, count: int, epochs: float) 
     ]
     settings = TuneSettings(
         kind="lora",
-        lora=AdapterShape(8, 16, 0.05, ("q_proj", "v_proj")),
+        lora=AdapterShape(8, 16, 0.05, LAYERS),
         learning_rate=1e-3,
         warmup_steps=5,
         epochs=epochs,

@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tastemaker.data.describe_text import printable
 from tastemaker.data.guess import Guess, guess
 from tastemaker.data.readers import TableSource, open_table
 from tastemaker.errors import UserError
-from tastemaker.methods.starting_text import METHODS, WHAT
+from tastemaker.methods.starting_text import CATALOGUE, METHODS, NO_CATALOGUE, WHAT
 from tastemaker.stage import atomic_file
 
 __all__ = ["RECIPE", "found_lines", "next_lines", "start", "write_recipe"]
@@ -239,6 +240,7 @@ def _methods(guess: Guess) -> Iterator[str]:
     """The sections of the methods, as in the packaged recipe."""
     thing, things = _called(guess)
     words = {"question": f"tallrec/{thing}", "things": things}
+    words["catalogue"] = CATALOGUE if find_spec("lancedb") else NO_CATALOGUE
     yield from METHODS.format(history=guess.settings["build.history"], **words).splitlines()
     yield ""
 

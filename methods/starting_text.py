@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["METHODS", "WHAT"]
+__all__ = ["CATALOGUE", "METHODS", "NO_CATALOGUE", "WHAT"]
 
 WHAT = {
     "columns.user": "who",
@@ -65,4 +65,8 @@ train:
 
 evaluate:
   against: DIN                    # whom the others are compared with
-  bootstrap: 1000                 # resamples of users"""
+  bootstrap: 1000                 # resamples of users
+
+{catalogue}"""
+CATALOGUE = "catalogue: {}                     # what tastemaker chat and serve search"
+NO_CATALOGUE = '# catalogue: {}   # for tastemaker chat; first: pip install "tastemaker[serve]"'

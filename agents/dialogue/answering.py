@@ -208,7 +208,9 @@ def _shortage(plan: Plan, state: State) -> Iterator[str]:
     if len(plan.items) >= plan.wanted:
         return
     if plan.items:
-        yield f"Only {len(plan.items)} more can be offered for {asked}."
+        more = " more" if plan.met or plan.shown else ""
+        verb = "satisfies" if len(plan.items) == 1 else "satisfy"
+        yield f"Only {len(plan.items)}{more} {verb} {asked}."
     else:
         yield f"All {plan.allowed:,} that satisfy {asked} have been shown or judged already."
     parts = [

@@ -16,7 +16,7 @@ from tastemaker.agents.dialogue.wish import Card, State
 from tastemaker.models.catalogue.conditions import Condition, holds
 from tastemaker.models.live import Influence, Past
 
-__all__ = ["Evidence", "amount", "demands", "explanation", "reasons", "value_told"]
+__all__ = ["Evidence", "amount", "demands", "explanation", "is_year", "reasons", "value_told"]
 
 _MOST_WORDS = 12
 _TITLE_WORDS = 5
@@ -133,9 +133,14 @@ def amount(value: float) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.6g}"
 
 
+def is_year(column: str) -> bool:
+    """Whether a column's numbers are years, which people say without its name."""
+    return bool(_YEARS.search(column))
+
+
 def _bounds_told(column: str, bounds: Mapping[str, float]) -> str:
     low, high = bounds.get("at_least"), bounds.get("at_most")
-    name = "" if _YEARS.search(column) else f"{_column(column)} "
+    name = "" if is_year(column) else f"{_column(column)} "
     if low is not None and low == high:
         return f"{name or 'from '}{amount(low)}"
     if low is not None and high is not None:
@@ -157,7 +162,7 @@ def _met(card: Card, conditions: Sequence[Condition]) -> str:
         elif one.operator == "none_of":
             refused.append(f"no {_joined(one.values)}")
         else:
-            year = "from " if _YEARS.search(one.column) else f"{_column(one.column)} "
+            year = "from " if is_year(one.column) else f"{_column(one.column)} "
             numbers[one.column] = year + value_told(value)
     shown = ", ".join(dict.fromkeys(map(cleaned, values)))
     told = " ".join(part for part in (shown, ", ".join(numbers.values())) if part)

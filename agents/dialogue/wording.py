@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tastemaker.agents.dialogue.guard import cleaned
-from tastemaker.agents.dialogue.reasons import demands, value_told
+from tastemaker.agents.dialogue.reasons import demands, is_year, value_told
 from tastemaker.agents.dialogue.wish import Card, State, Wish
 from tastemaker.models.catalogue.conditions import Condition
 
@@ -224,8 +224,15 @@ def _small_talk(message: str) -> str:
 
 
 def _values_line(card: Card) -> str:
-    told = (value_told(value) for value in card.values.values())
+    told = (_value_named(name, value) for name, value in card.values.items())
     return "; ".join(text for text in told if text and len(text) <= _MOST_TOLD)
+
+
+def _value_named(name: str, value: object) -> str:
+    """A value, numbers with the name of their column unless they are years."""
+    text = value_told(value)
+    bare = isinstance(value, int | float) and not is_year(name)
+    return f"{cleaned(name.replace('_', ' '))} {text}" if bare and text else text
 
 
 def _choice(request: WordingRequest, count: int) -> int:

@@ -145,6 +145,7 @@ def test_a_file_in_the_artefact_is_never_changed_afterwards(tmp_path: Path) -> N
     assert catalogue.titles[5] == HOSTILE
 
 
+@pytest.mark.slow
 def test_a_killed_stage_is_healed_by_the_next_run(tmp_path: Path) -> None:
     path = written(tmp_path)
     run = ran(load_recipe(path), tmp_path)

@@ -78,7 +78,12 @@ def tiny(llama_folder: Path) -> LanguageModel:
 
 
 @pytest.mark.parametrize(
-    ("name", "baseline"), [("tiny", None), ("tiny", BLANK), ("smollm2", BLANK)]
+    ("name", "baseline"),
+    [
+        ("tiny", None),
+        ("tiny", BLANK),
+        pytest.param("smollm2", BLANK, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_scoring_whole_texts_without_a_cache(
     name: str, baseline: Messages | None, request: pytest.FixtureRequest

@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=384)
     parser.add_argument("--epochs", type=float, default=3)
     options = parser.parse_args()
-    count, epochs = (64, 1.0) if options.quick else (options.examples, options.epochs)
+    count, epochs = (24, 1.0) if options.quick else (options.examples, options.epochs)
     world = films()
     with tempfile.TemporaryDirectory() as folder:
         out = options.keep or Path(folder) / "adapter"
@@ -220,7 +220,7 @@ def main() -> None:
     step = 8 if options.quick else 1
     sets = {
         "by hand": list(handwritten(world))[::step],
-        "rendered": list(rendered(world, count=16 if options.quick else 64)),
+        "rendered": list(rendered(world, count=6 if options.quick else 64)),
     }
     note = f"{record['tokens'][0]} tokens in {record['seconds']:.0f} s of tuning"
     for name, asked in sets.items():
@@ -263,13 +263,14 @@ def train(world: World, out: Path, scratch: Path, *, count: int, epochs: float) 
 
     All prompts begin with the same system text, which streamed rows compute once for many.
     """
+    sizes = [(world.split.train, count), (world.split.valid, min(16, count // 6))]
     parts = [
         Dataset.from_polars(
             find_format("trl")
             .arrange(instructions(world, rows, count=size, seed=seed))
             .select("prompt", "completion")
         )
-        for seed, (rows, size) in enumerate([(world.split.train, count), (world.split.valid, 16)])
+        for seed, (rows, size) in enumerate(sizes)
     ]
     settings = TuneSettings(
         kind="lora",

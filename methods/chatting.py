@@ -167,7 +167,8 @@ def _reader(desk: Desk, talker: Any, config: ChatConfig) -> MessageReader:
     elif isinstance(talker, BaseChatModel):
         decide = RemoteDecision(talker, lexicon, titles)
     elif config.understanding == "model" or LocalDecision.suits(talker):
-        decide = LocalDecision(talker, titles)
+        tuned = config.understanding == "model"  # whose answer to nothing is confident, too
+        decide = LocalDecision(talker, titles, calibrated=not tuned)
     return MessageReader(
         lexicon,
         desk.catalogue.mentions,

@@ -54,9 +54,8 @@ class LocalDecision:
 
     @staticmethod
     def suits(language_model: Any) -> bool:
-        """Whether a model is likely to decide better than the defaults: a large or a tuned one."""
-        model = language_model.model
-        return hasattr(model, "peft_config") or model.num_parameters() >= _ENOUGH
+        """Whether a model is large enough to decide better than the defaults."""
+        return bool(language_model.model.num_parameters() >= _ENOUGH)
 
     def __call__(self, reading: Reading) -> tuple[Wish, str]:
         """The wish, and a note where the model could not be asked."""

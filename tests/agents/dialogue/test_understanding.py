@@ -116,10 +116,10 @@ def test_a_prompt_that_does_not_fit_falls_back(films: Any, llama_folder: Path) -
     assert "does not fit" in note
 
 
-def test_an_untuned_small_model_does_not_suit(tiny: Any) -> None:
+def test_a_small_model_does_not_suit(tiny: Any) -> None:
     assert not LocalDecision.suits(tiny)
-    tuned = replace(tiny, model=type("Tuned", (), {"peft_config": {}})())
-    assert LocalDecision.suits(tuned)
+    large = type("Large", (), {"num_parameters": lambda self: 10**9})()
+    assert LocalDecision.suits(replace(tiny, model=large))
 
 
 def test_a_remote_model_sees_message_and_columns_and_its_answer_counts(films: Any) -> None:

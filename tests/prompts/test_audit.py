@@ -493,7 +493,8 @@ def test_what_packaged_templates_make_of_a_clean_world_passes(family: str) -> No
     names = [name for name in ABOUT_ROWS if name.startswith(f"{family}/")]
     rows = np.arange(0, WORLD.interactions.height, 2)
     frame = built(WORLD, rows, *names, index=NUMBERS)
-    assert set(frame["template"]) == set(names)
+    # Items have one category here, and this template mixes several.
+    assert set(frame["template"]) == set(names) - {"wishes/understand-3"}
     assert failed(verdicts(WORLD, frame, rows, index=NUMBERS)) == []
 
 

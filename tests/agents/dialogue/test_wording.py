@@ -149,6 +149,7 @@ def test_denials_and_orders_are_answered_by_rule(local: LocalWording, message: s
     assert told(local, request) == told(PlainWording(), request)
 
 
+@pytest.mark.slow
 def test_a_model_left_to_itself_names_nothing_and_claims_no_other_value(
     local: LocalWording,
 ) -> None:

@@ -209,6 +209,7 @@ def test_report_command(tastemaker: Call, finished: tuple[Path, str]) -> None:
     assert "| DIN |" in tastemaker("report", "runs/quickstart", "--markdown", cwd=folder).stdout
 
 
+@pytest.mark.slow
 def test_kill_9_while_reasoning_generates_only_what_is_missing(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

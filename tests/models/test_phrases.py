@@ -41,6 +41,7 @@ def test_a_batch_says_what_each_prompt_alone_does(phrases: Phrases, written: lis
     assert alone == written
 
 
+@pytest.mark.slow
 def test_what_is_kept_between_calls_changes_nothing(smollm2: LanguageModel) -> None:
     fresh = Phrases(smollm2)
     first = fresh.write(PROMPTS[:1], max_tokens=8)
@@ -153,6 +154,7 @@ def test_steps_of_a_batch_agree_with_whole_prompts(
         torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_writes_phrases_too() -> None:
     half = load_language_model("smollm2", dtype=torch.bfloat16, device="cpu")
     (text,) = Phrases(half).write(PROMPTS[:1], max_tokens=6)

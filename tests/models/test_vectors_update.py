@@ -267,6 +267,7 @@ Vectors.update(Path(sys.argv[1]), ids, [f"text {i}" for i in ids], encoder=Telli
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_little(tmp_path: Path) -> None:
     held = 0
     for flushes in (1, 6):

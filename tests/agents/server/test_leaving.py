@@ -71,6 +71,7 @@ def test_an_answer_ends_when_its_time_is_over(
         assert choice["message"]["content"]
 
 
+@pytest.mark.slow
 def test_answers_are_made_one_by_one_while_items_are_found(
     scripted: Callable[..., Any], serve: Callable[..., Any]
 ) -> None:

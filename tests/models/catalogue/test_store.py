@@ -346,7 +346,14 @@ def retold(tables: Tables) -> Tables:
     return replace(tables, items=tables.items.with_columns(description=pl.lit("Trombones.")))
 
 
-@pytest.mark.parametrize("stop", ["_index", "_tidy", "_publish"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param("_index", marks=pytest.mark.slow),
+        pytest.param("_tidy", marks=pytest.mark.slow),
+        "_publish",
+    ],
+)
 def test_a_killed_update_leaves_the_old_version_and_the_next_one_heals(
     tables: Tables, tmp_path: Path, stop: str
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_second_run_does_nothing(finished: tuple[Path, str]) -> None:
     assert time.perf_counter() - started < 30
 
 
+@pytest.mark.slow
 def test_another_learning_rate_runs_tune_evaluate_report(
     tastemaker: Call, finished: tuple[Path, str]
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,7 @@ from tastemaker.models.catalogue.facets import Facet
 __all__ = ["Chat", "Event", "Understanding"]
 
 _MESSAGE = 4000  # characters
+_EARLIER = 20  # messages that an answer may look back on
 _HOUSEKEEPING = ("user", "export", "help")  # commands that ask for no items
 _KEPT = "\n\t\u200c\u200d"  # joiners of letters and of emoji are no control characters
 
@@ -121,10 +122,7 @@ class Chat(Closing):
         """
         text = _clean(message)
         with self._held(conversation):
-            user = self._conversations.user(conversation)
-            state = state_from_plain(
-                self._conversations.state(conversation), self._desk.tables, user=user
-            )
+            state = self._state(conversation)
             command = parse_command(text)
             if command is not None and command.name in _HOUSEKEEPING:
                 if command.name == "user" and not trusted:
@@ -258,7 +256,7 @@ class Chat(Closing):
         """Stream an answer and keep it, whole or as far as it came."""
         pieces: list[str] = []
         cards: tuple[Card, ...] = ()
-        earlier = self._conversations.messages(conversation)[:-1]
+        earlier = self._conversations.messages(conversation, newest=_EARLIER + 1)[:-1]
         try:
             for event in self._answerer.answer(
                 message, wish=wish, state=state, earlier=earlier, quick=quick, stopped=stopped
@@ -276,11 +274,8 @@ class Chat(Closing):
                     yield Event("text", pieces[-1])
         finally:
             text = "".join(pieces).strip()
-            items = tuple(card.item for card in cards)
-            if items:
-                seen = dict.fromkeys((*state.shown, *items))
-                state = replace(state, shown=tuple(seen), last=items)
-            if text or items:
+            if text or cards:
+                state = _having_shown(state, tuple(card.item for card in cards))
                 self._say(conversation, "assistant", text, state, cards=cards)
         yield Event("done", text, cards)
 
@@ -318,26 +313,24 @@ class Chat(Closing):
 
     def _replay(self, conversation: str, role: str, text: str) -> None:
         """Read a message that was said elsewhere: demands and items count, words are not redone."""
-        user = self._conversations.user(conversation)
-        state = state_from_plain(
-            self._conversations.state(conversation), self._desk.tables, user=user
-        )
+        state = self._state(conversation)
         if role != "user":
-            items = self._desk.named(text)
-            if items:
-                seen = dict.fromkeys((*state.shown, *items))
-                state = replace(state, shown=tuple(seen), last=items)
+            state = _having_shown(state, self._desk.named(text))
             self._say(conversation, "assistant", text, state)
             return
         cleaned = _clean(text)
-        try:
+        with suppress(UserError):  # what is refused now was refused then, too
             command = parse_command(cleaned)
             if command is None or command.name not in _HOUSEKEEPING:
                 wish, _ = self._wish(command, cleaned, state, quick=True)
                 state = refined(state, wish, values_of=self._desk.values_of)
-        except UserError:
-            pass  # it was refused then, too
         self._say(conversation, "user", text, state)
+
+    def _state(self, conversation: str) -> State:
+        """What a conversation has come to."""
+        user = self._conversations.user(conversation)
+        plain = self._conversations.state(conversation)
+        return state_from_plain(plain, self._desk.tables, user=user)
 
     def _say(
         self,
@@ -368,6 +361,13 @@ class Chat(Closing):
         finally:
             with self._turn:
                 self._busy.discard(conversation)
+
+
+def _having_shown(state: State, items: tuple[int, ...]) -> State:
+    """The state once items have been shown; unchanged where there are none."""
+    if not items:
+        return state
+    return replace(state, shown=tuple(dict.fromkeys((*state.shown, *items))), last=items)
 
 
 def _clean(message: str) -> str:

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import Any
 
 import torch
 from langchain_core.messages import AIMessage
 from pydantic import Field
-from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from tastemaker.agents.batched_chat import BatchedChatModel, Conversation, role_of
 from tastemaker.errors import UserError
-from tastemaker.models.language import LanguageModel
+from tastemaker.models.conversations import common_length
+from tastemaker.models.language import aligned, end_tokens
 
 __all__ = ["LocalChatModel"]
 
@@ -125,8 +124,9 @@ class LocalChatModel(BatchedChatModel):
     def _generate_batch(self, prompts: Sequence[list[int]], temperature: float) -> list[list[int]]:
         """New tokens of each prompt, the end token included when it came."""
         tokenizer, model = self.language_model.tokenizer, self.language_model.model
-        ends = _end_tokens(self.language_model)
-        inputs, mask, shared = _aligned(prompts, pad=tokenizer.pad_token_id)
+        ends = end_tokens(self.language_model)
+        shared = _shared(prompts)
+        inputs, mask = aligned(prompts, shared=shared, pad=tokenizer.pad_token_id)
         draws = {"do_sample": True, "temperature": temperature, "top_p": self.top_p, "top_k": 0}
         generated = model.generate(
             input_ids=inputs.to(model.device),
@@ -155,7 +155,7 @@ class LocalChatModel(BatchedChatModel):
         self, prompt: Sequence[int], tokens: list[int], *, stop: Sequence[str]
     ) -> AIMessage:
         tokenizer = self.language_model.tokenizer
-        ended = bool(tokens) and tokens[-1] in _end_tokens(self.language_model)
+        ended = bool(tokens) and tokens[-1] in end_tokens(self.language_model)
         text = tokenizer.decode(tokens, skip_special_tokens=True)
         cuts = [place for place in (text.find(one) for one in stop) if place >= 0]
         return AIMessage(
@@ -172,32 +172,10 @@ class LocalChatModel(BatchedChatModel):
         )
 
 
-def _aligned(prompts: Sequence[list[int]], *, pad: int) -> tuple[Tensor, Tensor, int]:
-    """Prompts as one rectangle: shared prefix, padding, own rest.
-
-    Returns:
-        int64 [B, L] tokens, int64 [B, L] mask (0 = padding), length of the shared prefix.
-    """
+def _shared(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with, one of its own left to each."""
     # In lexicographic order, what the first and the last share is shared by all.
-    pairs = zip(min(prompts), max(prompts), strict=False)
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    shared = min(shared, min(map(len, prompts)) - 1)  # each needs a token of its own
-    longest = max(map(len, prompts))
-    rows, masks = [], []
-    for prompt in prompts:
-        gap = longest - len(prompt)
-        rows.append(prompt[:shared] + [pad] * gap + prompt[shared:])
-        masks.append([1] * shared + [0] * gap + [1] * (len(prompt) - shared))
-    return torch.tensor(rows), torch.tensor(masks), shared
-
-
-def _end_tokens(language_model: LanguageModel) -> set[int]:
-    """Every token that ends an answer: the tokenizer's, and those of the generation settings."""
-    named = language_model.model.generation_config.eos_token_id
-    listed = named if isinstance(named, list) else [named]
-    return {
-        token for token in (*listed, language_model.tokenizer.eos_token_id) if token is not None
-    }
+    return min(common_length(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
 
 
 def _until_end(tokens: list[int], ends: set[int]) -> list[int]:

@@ -17,8 +17,6 @@ Holtzman et al., EMNLP 2021, arXiv 2104.08315, call it domain-conditional PMI).
 from __future__ import annotations
 
 import copy
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,8 +32,9 @@ from tastemaker.errors import UserError
 from tastemaker.models.conversations import Messages, common_length, require_chat_template
 from tastemaker.models.hidden_states import evaluating
 from tastemaker.models.language import LanguageModel
+from tastemaker.models.prefix_caches import PrefixCaches
 
-__all__ = ["Choice", "PrefixCaches", "complete"]
+__all__ = ["Choice", "complete"]
 
 _BATCH = 32  # options per forward pass
 _PROBES = ("a", "Which?")  # two user messages that share nothing but what stands before them
@@ -60,39 +59,6 @@ class Choice:
                 f"choice among {list(self.options)!r} cannot be made.",
                 allowed="one or more different options",
             )
-
-
-class PrefixCaches:
-    """Keys and values of system prompts, kept between calls; the least recently used go first.
-
-    Args:
-        most: Prompts kept.
-    """
-
-    def __init__(self, most: int = 4) -> None:
-        self._most = most
-        self._kept: OrderedDict[tuple[int, tuple[int, ...]], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def find(self, model: Any, tokens: tuple[int, ...]) -> Any:
-        """A copy of what is kept for these tokens, or None."""
-        with self._lock:
-            found = self._kept.get((id(model), tokens))
-            if found is None:
-                return None
-            self._kept.move_to_end((id(model), tokens))
-            return copy.deepcopy(found[1])
-
-    def keep(self, model: Any, tokens: tuple[int, ...], cache: Any) -> None:
-        """Keep a copy."""
-        with self._lock:
-            # The model is held too, so that no other can get its identity.
-            self._kept[id(model), tokens] = (model, copy.deepcopy(cache))
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
 
 
 def complete(

@@ -15,7 +15,7 @@ import io
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -32,10 +33,12 @@ __all__ = [
     "PACKAGED",
     "LanguageModel",
     "PackagedModel",
+    "aligned",
     "best_dtype",
     "cache_folder",
     "cpu_precision",
     "default_device",
+    "end_tokens",
     "hub_folder",
     "language_model_folder",
     "language_model_source",
@@ -234,6 +237,35 @@ def best_dtype(device: torch.device | str, precision: str = "auto") -> torch.dty
         return cpu_precision()
     native = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
+
+
+def aligned(prompts: Sequence[list[int]], *, shared: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts as one rectangle: shared beginning, padding, own rest.
+
+    Args:
+        prompts: Token ids.
+        shared: How many tokens all of them begin with.
+        pad: Token id that fills rows up.
+
+    Returns:
+        int64 [B, L] tokens, int64 [B, L] mask (0 = padding).
+    """
+    longest = max(map(len, prompts))
+    rows, masks = [], []
+    for prompt in prompts:
+        gap = longest - len(prompt)
+        rows.append(prompt[:shared] + [pad] * gap + prompt[shared:])
+        masks.append([1] * shared + [0] * gap + [1] * (len(prompt) - shared))
+    return torch.tensor(rows), torch.tensor(masks)
+
+
+def end_tokens(language_model: LanguageModel) -> set[int]:
+    """Every token that ends an answer: the tokenizer's, and those of the generation settings."""
+    named = language_model.model.generation_config.eos_token_id
+    listed = named if isinstance(named, list) else [named]
+    return {
+        token for token in (*listed, language_model.tokenizer.eos_token_id) if token is not None
+    }
 
 
 @contextlib.contextmanager

@@ -7,12 +7,9 @@ between calls, so that a question costs its own tokens only. Generation is greed
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,8 @@ from transformers.cache_utils import DynamicLayer
 
 from tastemaker.errors import UserError
 from tastemaker.models.conversations import Messages, common_length, encode_prompts
-from tastemaker.models.language import LanguageModel
+from tastemaker.models.language import LanguageModel, aligned, end_tokens
+from tastemaker.models.prefix_caches import PrefixCaches
 
 __all__ = ["Phrases", "Refusal", "Vocabulary"]
 
@@ -72,7 +70,7 @@ class Vocabulary:
                 breaks.add(token)
             first[token] = _begins(text)
             later[token] = _follows(text)
-        ends = _end_tokens(language_model) | breaks
+        ends = end_tokens(language_model) | breaks
         later[sorted(end for end in ends if end < size)] = True
         closing = (token for token, text in enumerate(texts) if text.endswith(_SENTENCE_ENDS))
         return cls(first, later, frozenset(ends), frozenset(closing) - special)
@@ -89,8 +87,7 @@ class Phrases:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self.language_model = language_model
-        self._kept: OrderedDict[tuple[int, ...], DynamicCache] = OrderedDict()
-        self._lock = Lock()
+        self._kept = PrefixCaches(_KEPT)
         model = language_model.model
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         asked = inspect.signature(bare.forward).parameters
@@ -175,9 +172,7 @@ class Phrases:
         model = self.language_model.model
         cache = self._prefix_cache(tokens[0][:shared], len(tokens))
         known = shared if cache is not None else 0
-        inputs, mask = _aligned(
-            tokens, shared=known, pad=self.language_model.tokenizer.pad_token_id
-        )
+        inputs, mask = aligned(tokens, shared=known, pad=self.language_model.tokenizer.pad_token_id)
         inputs, mask = inputs.to(model.device), mask.to(model.device)
         cache = cache if cache is not None else DynamicCache(config=model.config)
         inputs = inputs[:, known:]
@@ -206,23 +201,18 @@ class Phrases:
     def _prefix_cache(self, prefix: Sequence[int], rows: int) -> DynamicCache | None:
         """What the model remembers of `prefix`, once per row; None where it must be read again."""
         model, key = self.language_model.model, tuple(prefix)
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is None:
-                kept = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            own: DynamicCache | None = self._kept.find(model, key)
+            if own is None:
+                own = DynamicCache(config=model.config)
                 # A sliding window would count the padding between prefix and rest.
-                plain = all(type(layer) is DynamicLayer for layer in kept.layers)
+                plain = all(type(layer) is DynamicLayer for layer in own.layers)
                 if not (prefix and plain):
                     return None
                 inputs = torch.tensor([prefix], device=model.device)
-                self._forward(inputs, torch.ones_like(inputs), kept)
-                self._kept[key] = kept
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            with torch.inference_mode():
-                own = copy.deepcopy(kept)
-                own.batch_repeat_interleave(rows)
+                self._forward(inputs, torch.ones_like(inputs), own)
+                self._kept.keep(model, key, own)
+            own.batch_repeat_interleave(rows)
         return own
 
     def _choose(self, logits: Tensor, rows: Sequence[_Row], refused: Refusal | None) -> Tensor:
@@ -312,21 +302,6 @@ class _Row:
         return text
 
 
-def _aligned(prompts: Sequence[list[int]], *, shared: int, pad: int) -> tuple[Tensor, Tensor]:
-    """Prompts as one rectangle: shared beginning, padding, own rest.
-
-    Returns:
-        int64 [B, L] tokens, int64 [B, L] mask (0 = padding).
-    """
-    longest = max(map(len, prompts))
-    rows, masks = [], []
-    for prompt in prompts:
-        gap = longest - len(prompt)
-        rows.append(prompt[:shared] + [pad] * gap + prompt[shared:])
-        masks.append([1] * shared + [0] * gap + [1] * (len(prompt) - shared))
-    return torch.tensor(rows), torch.tensor(masks)
-
-
 def _token_texts(tokenizer: Any) -> list[str]:
     """Text of each token where it does not stand first, as first ones lose their space."""
     anchor = tokenizer.encode("a", add_special_tokens=False)[-1]
@@ -346,10 +321,3 @@ def _follows(text: str) -> bool:
     if text.startswith(" ") and not text[1:2].islower():
         return text[1:2] in ("-", "–", "—")
     return all(letter.islower() or letter in _PUNCTUATION for letter in text)
-
-
-def _end_tokens(language_model: LanguageModel) -> set[int]:
-    named = language_model.model.generation_config.eos_token_id
-    listed = named if isinstance(named, list) else [named]
-    both = (*listed, language_model.tokenizer.eos_token_id)
-    return {token for token in both if token is not None}

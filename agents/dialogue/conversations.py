@@ -147,8 +147,12 @@ class Conversations(Closing):
             )
         return int(number)
 
-    def messages(self, conversation: str) -> list[Said]:
-        """All messages, in order.
+    def messages(self, conversation: str, *, newest: int | None = None) -> list[Said]:
+        """Messages, in order.
+
+        Args:
+            conversation: Its id.
+            newest: Only so many of the last ones; all when None.
 
         Raises:
             UserError: no such conversation.
@@ -156,12 +160,13 @@ class Conversations(Closing):
         self.user(conversation)
         rows = self._all(
             f"SELECT role, text, cards, state, created FROM messages WHERE conversation = ? "
-            f"AND role != '{_RESUMED}' ORDER BY number",
+            f"AND role != '{_RESUMED}' ORDER BY number DESC LIMIT ?",
             conversation,
+            -1 if newest is None else newest,  # SQLite: no limit
         )
         return [
             Said(role, text, json.loads(cards), json.loads(state), created)
-            for role, text, cards, state, created in rows
+            for role, text, cards, state, created in reversed(rows)
         ]
 
     def state(self, conversation: str) -> Mapping[str, Any]:
@@ -222,9 +227,9 @@ class Conversations(Closing):
             found: tuple[Any, ...] | None = self._connection.execute(query, [value]).fetchone()
         return found
 
-    def _all(self, query: str, value: Any) -> list[tuple[Any, ...]]:
+    def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._turn:
-            return self._connection.execute(query, [value]).fetchall()
+            return self._connection.execute(query, values).fetchall()
 
 
 def history_key(messages: Sequence[tuple[str, str]], *, user: str | None) -> str:

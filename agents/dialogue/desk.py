@@ -20,7 +20,7 @@ from tastemaker.errors import UnknownNameError, UserError
 from tastemaker.models.catalogue.conditions import Condition, holds
 from tastemaker.models.catalogue.facets import Facet
 from tastemaker.models.catalogue.store import Catalogue
-from tastemaker.models.live import Influence, LiveRecommender
+from tastemaker.models.live import Influence, LiveRecommender, Past
 from tastemaker.models.visitor import Visitor
 from tastemaker.prompts.render import plain
 
@@ -209,27 +209,27 @@ class Desk:
             why: Whether to find out what drove each score; else reasons rest on demands only.
         """
         drivers = [self.influences(item, state) if why else [] for item in items]
+        past = self._latest(state) if why else {}
         found = []
         for one, chance, own in zip(
             self.catalogue.items(list(items)), chances, specific(drivers), strict=True
         ):
             values = {name: one.values[name] for name in self.facets if name in one.values}
             card = Card(one.item, one.item_id, one.title, chance, values)
-            evidence = self._evidence(one.item, state, influences=own)
+            evidence = self._evidence(one.item, state, influences=own, past=past)
             found.append(replace(card, reasons=reasons(card, state=state, evidence=evidence)))
         return tuple(found)
 
     def explanation(self, card: Card, state: State) -> str:
         """What speaks for and against an item, in lines."""
-        influences = self.influences(card.item, state)
-        evidence = self._evidence(card.item, state, influences=influences)
+        influences, past = self.influences(card.item, state), self._latest(state)
+        evidence = self._evidence(card.item, state, influences=influences, past=past)
         return explanation(card, state=state, evidence=evidence)
 
     def description(self, card: Card) -> str:
         """What the catalogue and the knowledge say about an item, in lines."""
         lines = [f"**{cleaned(card.title)}**"]
-        (item,) = self.catalogue.items([card.item])
-        for name, value in item.values.items():
+        for name, value in self.catalogue.item(card.item).values.items():
             if told := value_told(value):
                 lines.append(f"- {cleaned(name.replace('_', ' '))}: {told[:_TEXT]}")
         text = plain(self.texts.items.get(card.item, "")[:_TEXT])
@@ -239,18 +239,12 @@ class Desk:
 
     def users(self, query: str, *, count: int) -> list[dict[str, Any]]:
         """Known users whose id begins with some text: `user_id` and number of `events`."""
-        ids = self.tables.users["user_id"].cast(pl.String)
-        found = self.tables.users.select("user", user_id=ids).filter(
-            pl.col("user_id").str.starts_with(query.strip())
-        )
-        counts = self.tables.happened.group_by("user").len("events")
-        told = found.join(counts, on="user", how="left", maintain_order="left").head(count)
-        return told.select("user_id", pl.col("events").fill_null(0)).to_dicts()
+        begins = pl.col("user_id").str.starts_with(query.strip())
+        return self._known_users.filter(begins).head(count).to_dicts()
 
     def named(self, text: str) -> tuple[int, ...]:
         """Items that an answer of ours named, in its order: what it shows in bold."""
-        numbers = {self.title(item): item for item in range(len(self.catalogue))}
-        found = (numbers.get(name) for name in _NAMED.findall(text))
+        found = (self._shown_titles.get(name) for name in _NAMED.findall(text))
         return tuple(dict.fromkeys(item for item in found if item is not None))
 
     def nothing(self, plan: Plan) -> str:
@@ -266,6 +260,19 @@ class Desk:
     def names(self) -> TitleNames:
         """Finds titles in texts."""
         return TitleNames(self.catalogue.titles)
+
+    @cached_property
+    def _known_users(self) -> pl.DataFrame:
+        """`user_id` as text and number of `events` of every user."""
+        ids = self.tables.users.select("user", user_id=pl.col("user_id").cast(pl.String))
+        counts = self.tables.happened.group_by("user").len("events")
+        found = ids.join(counts, on="user", how="left", maintain_order="left")
+        return found.select("user_id", pl.col("events").fill_null(0))
+
+    @cached_property
+    def _shown_titles(self) -> Mapping[str, int]:
+        """Items by their title as answers show it."""
+        return {self.title(item): item for item in range(len(self.catalogue))}
 
     @cached_property
     def _told_ids(self) -> Mapping[str, int]:
@@ -284,8 +291,19 @@ class Desk:
                     return hit.item
             raise
 
-    def _evidence(self, item: int, state: State, *, influences: Sequence[Influence]) -> Evidence:
-        past = self.recommender.history(visitor_of(state), count=_PAST) if influences else []
+    def _latest(self, state: State) -> dict[int, Past]:
+        """What the visitor did last with each item."""
+        events = self.recommender.history(visitor_of(state), count=_PAST)
+        return {one.item: one for one in reversed(events)}
+
+    def _evidence(
+        self,
+        item: int,
+        state: State,
+        *,
+        influences: Sequence[Influence],
+        past: Mapping[int, Past],
+    ) -> Evidence:
         texts = {"user_text": self.taste(state), "item_text": self.texts.items.get(item, "")}
 
         @cache
@@ -295,7 +313,7 @@ class Desk:
         return Evidence(
             titles=self.catalogue.titles,
             influences=influences,
-            past={one.item: one for one in reversed(past)},
+            past=past,
             texts={name: text for name, text in texts.items() if text},
             named=state.similar,
             safe=lambda text: guard().fault(text) is None,
@@ -306,7 +324,7 @@ def specific(drivers: Sequence[Sequence[Influence]]) -> list[list[Influence]]:
     """What drove each of several scores, events of the past ordered by what sets the items apart.
 
     An event that raises all items alike, such as the latest one, says little about any of them; it
-    is left out where another one says more. What is no event keeps its place behind them.
+    stands behind those that say more. What is no event keeps its order behind all events.
     """
     means: dict[int | None, float] = {}
     for one in (one for own in drivers for one in own if one.kind == "history"):

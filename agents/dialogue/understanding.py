@@ -47,7 +47,7 @@ class LocalDecision:
         self, language_model: Any, titles: Sequence[str], *, calibrated: bool = True
     ) -> None:
         # torch takes seconds to import, and a remote model needs none.
-        from tastemaker.models.constrained import PrefixCaches
+        from tastemaker.models.prefix_caches import PrefixCaches
 
         self._language_model, self._titles = language_model, titles
         self._calibrated, self._kept = calibrated, PrefixCaches()

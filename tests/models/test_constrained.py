@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import UserError
-from tastemaker.models.constrained import Choice, PrefixCaches, _Path, complete
+from tastemaker.models.constrained import Choice, _Path, complete
 from tastemaker.models.conversations import Messages
 from tastemaker.models.language import LanguageModel, load_language_model
+from tastemaker.models.prefix_caches import PrefixCaches
 
 Small = Callable[..., LanguageModel]
 SYSTEM = {"role": "system", "content": "Answer with one JSON object."}

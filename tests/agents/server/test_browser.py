@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def place(scripted: Callable[..., Any], serve: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    chat = scripted(pause=0.01)
+    chat = scripted(pause=0.05)  # more than a frame of a busy browser, or pieces would merge
     with serve(chat) as url:
         yield url, chat
 

@@ -17,9 +17,16 @@ from tastemaker.errors import RecipeError, UnknownNameError, nearest
 from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_chat import CatalogueConfig, ChatConfig
 from tastemaker.recipe_data import Config, DataConfig
+from tastemaker.recipe_generate import GenerateConfig
 from tastemaker.recipe_reason import CollectiveConfig, PriceConfig, ReasonConfig
+from tastemaker.recipe_teach import TeachConfig
 from tastemaker.recipe_train import FeatureConfig, KnowledgeConfig, SearchConfig, TrainConfig
-from tastemaker.recipe_tune import InstructionTuningConfig, LoraConfig, TuneConfig
+from tastemaker.recipe_tune import (
+    InstructionTuningConfig,
+    LoraConfig,
+    NewModelConfig,
+    TuneConfig,
+)
 
 __all__ = [
     "BuildConfig",
@@ -29,17 +36,28 @@ __all__ = [
     "EncodeConfig",
     "EvaluateConfig",
     "FeatureConfig",
+    "GenerateConfig",
     "InstructionTuningConfig",
     "KnowledgeConfig",
     "LoraConfig",
+    "NewModelConfig",
     "PriceConfig",
     "ReasonConfig",
     "Recipe",
     "SearchConfig",
+    "TeachConfig",
     "TrainConfig",
     "TuneConfig",
     "load_recipe",
 ]
+
+_TEMPLATE_KEYS = (
+    "templates",
+    "user_template",
+    "item_template",
+    "preference_template",
+    "intention_template",
+)
 
 
 class EncodeConfig(Config):
@@ -73,9 +91,11 @@ class Recipe(Config):
     seed: int = Field(7, ge=0, lt=2**32)
     methods: tuple[str, ...] = ()
     data: DataConfig = DataConfig()
+    teach: TeachConfig = TeachConfig()
     build: BuildConfig = BuildConfig()
     tune: TuneConfig = TuneConfig()
     reason: ReasonConfig = ReasonConfig()
+    generate: GenerateConfig = GenerateConfig()
     encode: EncodeConfig = EncodeConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -138,9 +158,9 @@ def _anchor_others(values: dict[str, Any], *, folder: Path) -> None:
         if isinstance(first, dict) and "data" in first:
             first["data"] = _beside(folder, first["data"])
     _anchor_features(values.get("train"), folder=folder)
-    for section in ("build", "reason"):
+    for section in ("build", "reason", "teach"):
         keys = values.get(section)
-        for key in ("templates", "user_template", "item_template"):
+        for key in _TEMPLATE_KEYS:
             if isinstance(keys, dict) and key in keys:
                 value = keys[key]
                 if isinstance(value, dict):

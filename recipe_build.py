@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from tastemaker.recipe_data import Config
 
-__all__ = ["BuildConfig"]
+__all__ = ["BuildConfig", "PerUser"]
 
 
 def _weighted(value: Any) -> Any:
@@ -30,6 +30,27 @@ Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_sev
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_several)]
 
 
+class PerUser(Config):
+    """So many templates for all training examples of a user together, on average."""
+
+    per_user: float = Field(gt=0, description="P5: 20 sequential, 15 direct")
+
+
+def _asked(value: Any) -> Any:
+    """Says in one sentence what both forms are, which a union cannot."""
+    if isinstance(value, PerUser):
+        return value
+    named = isinstance(value, Mapping) and set(value) == {"per_user"}
+    number = value["per_user"] if named else value
+    kinds = (int, float) if named else int
+    if isinstance(number, bool) or not isinstance(number, kinds) or not number > 0:
+        raise ValueError(
+            "neither a whole number of templates for each example nor {per_user: NUMBER}; "
+            "allowed: above 0"
+        )
+    return value
+
+
 class BuildConfig(Config):
     """Which templates turn which rows into instructions, and in which form they are written."""
 
@@ -40,6 +61,11 @@ class BuildConfig(Config):
     per_example: Annotated[int, Field(gt=0)] | Literal["all"] = Field(
         1, description="templates that ask about each example"
     )
+    repeats: dict[str, Annotated[int | PerUser, BeforeValidator(_asked)]] = Field(
+        {},
+        description="task: templates of it that ask about each training example, or "
+        "{per_user: number}; empty: per_example of all",
+    )
     history: int = Field(10, gt=0, description="events shown; TALLRec: 10")
     anchor: int | None = Field(
         None, gt=0, description="events after which the oldest one shown moves on; empty: each"
@@ -49,6 +75,9 @@ class BuildConfig(Config):
         None, ge=0, description="events before a training target; empty: history (TALLRec)"
     )
     candidates: int = Field(20, gt=1, description="items to choose from; P5: 100")
+    candidates_from: Literal["uniform", "popularity", "hard"] = Field(
+        "uniform", description="the others: drawn, or what a matcher ranks highest (InstructRec)"
+    )
     indexing: Literal["random", "sequential", "collaborative"] = Field(
         "sequential", description="numbers of items in prompts; OpenP5: all three"
     )
@@ -65,6 +94,9 @@ class BuildConfig(Config):
         None, gt=0, le=1, description="drop training examples that share so much; such as 0.9"
     )
     negatives: int = Field(0, ge=0, description="items never met, per like; P5's direct task: 1")
+    rating_noise: bool = Field(
+        False, description="train on 4.2 or 3.9 in place of a rating of 4; P5: true"
+    )
     pairs: bool = Field(False, description="preference pairs: a rejected answer for each")
     tokenizer: str = Field("", description="model whose tokens are counted; empty: characters")
     max_length: int | None = Field(

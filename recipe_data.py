@@ -207,6 +207,9 @@ class DataConfig(Config):
     columns: ColumnsConfig = ColumnsConfig()
     policies: PoliciesConfig = PoliciesConfig()
     filters: FiltersConfig = FiltersConfig()
+    explanations: str | None = Field(
+        None, description="column of reviews to take explanations and their features from (P5)"
+    )
     split: SplitConfig = GlobalTimeConfig()
     negatives: NegativesConfig | None = Field(None, description="for implicit data; empty: none")
     requests: RequestsConfig = RequestsConfig()

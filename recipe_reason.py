@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from tastemaker.recipe_data import Config
 
-__all__ = ["CollectiveConfig", "PriceConfig", "ReasonConfig"]
+__all__ = ["AskingConfig", "CollectiveConfig", "PriceConfig", "ReasonConfig"]
 
 Chain = Literal["single", "stepwise", "profile", "summary", "collective"]
 
@@ -30,26 +30,11 @@ class CollectiveConfig(Config):
     encoder: str = Field("minilm", description="of the items' titles and columns")
 
 
-class ReasonConfig(Config):
-    """What a chat model is asked about users and items, and what may be spent on it."""
+class AskingConfig(Config):
+    """How a chat model is asked, and what may be spent on it."""
 
     model: str = Field("local:smollm2", description="provider:model")
     base_url: str | None = Field(None, description="of a server that speaks the protocol")
-    chain: Chain = Field("single", description="KAR's one prompt; others: see docs/knowledge.md")
-    verify: Literal["off", "drop", "resend"] = Field(
-        "off", description="claims the catalogue contradicts: dropped, or sent back once"
-    )
-    user_template: str | None = Field(None, description="empty: the chain's own")
-    item_template: str | None = Field(None, description="empty: the chain's own")
-    factors: tuple[str, ...] | None = Field(None, description="empty: the templates' list")
-    cut: Literal["oldest_half", "train"] | datetime = Field(
-        "oldest_half", description="events shown: KAR's rule, training part, or before a moment"
-    )
-    history_cap: int = Field(10, gt=0, description="events shown; KAR: 30 (ML-1M), 15 (Amazon)")
-    max_users: int | None = Field(None, ge=0)
-    max_items: int | None = Field(None, ge=0)
-    collective: CollectiveConfig = CollectiveConfig()
-
     max_tokens: int = Field(64, gt=0)
     temperature: float = Field(0.0, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -71,6 +56,33 @@ class ReasonConfig(Config):
     max_cost: float | None = Field(None, gt=0, description="hard stop; needs a price")
     max_requests: int | None = Field(None, gt=0, description="hard stop of one run")
 
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError(
+                "max_cost needs a price too: {prompt: ..., completion: ...} per million tokens"
+            )
+        return self
+
+
+class ReasonConfig(AskingConfig):
+    """What a chat model is asked about users and items, and what may be spent on it."""
+
+    chain: Chain = Field("single", description="KAR's one prompt; others: see docs/knowledge.md")
+    verify: Literal["off", "drop", "resend"] = Field(
+        "off", description="claims the catalogue contradicts: dropped, or sent back once"
+    )
+    user_template: str | None = Field(None, description="empty: the chain's own")
+    item_template: str | None = Field(None, description="empty: the chain's own")
+    factors: tuple[str, ...] | None = Field(None, description="empty: the templates' list")
+    cut: Literal["oldest_half", "train"] | datetime = Field(
+        "oldest_half", description="events shown: KAR's rule, training part, or before a moment"
+    )
+    history_cap: int = Field(10, gt=0, description="events shown; KAR: 30 (ML-1M), 15 (Amazon)")
+    max_users: int | None = Field(None, ge=0)
+    max_items: int | None = Field(None, ge=0)
+    collective: CollectiveConfig = CollectiveConfig()
+
     @field_validator("factors")
     @classmethod
     def _some(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -79,11 +91,3 @@ class ReasonConfig(Config):
                 "an empty list; leave factors out for the templates' own, or name at least one"
             )
         return value
-
-    @model_validator(mode="after")
-    def _priced(self) -> ReasonConfig:
-        if self.max_cost is not None and self.price is None:
-            raise ValueError(
-                "max_cost needs reason.price: {prompt: ..., completion: ...} per million tokens"
-            )
-        return self

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tastemaker.recipe_data import Config
 
-__all__ = ["InstructionTuningConfig", "LoraConfig", "TuneConfig"]
+__all__ = ["InstructionTuningConfig", "LoraConfig", "NewModelConfig", "TuneConfig"]
 
 
 class LoraConfig(Config):
@@ -17,7 +17,9 @@ class LoraConfig(Config):
     rank: int = Field(8, gt=0)
     alpha: int = Field(16, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "v_proj"), description="of a T5 its own q and v where these are left"
+    )
 
 
 class InstructionTuningConfig(Config):
@@ -31,10 +33,25 @@ class InstructionTuningConfig(Config):
     batch_size: int = Field(128, gt=0, description="alpaca-lora: 128")
 
 
-class TuneConfig(Config):
-    """Tuning of a causal language model."""
+class NewModelConfig(Config):
+    """Shape of the T5 that `tune.model: new-t5` makes; P5-small: 6 layers, 512, 8 heads, 2048."""
 
-    model: str = Field("smollm2", description="packaged name, folder, or hub id already on disk")
+    layers: int = Field(2, gt=0, description="of the encoder, and again of the decoder")
+    width: int = Field(128, gt=0)
+    heads: int = Field(4, gt=0)
+    feed_forward: int = Field(512, gt=0)
+    vocabulary: int = Field(4000, gt=0, description="pieces of the tokenizer, digits apart")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TuneConfig(Config):
+    """Tuning of a language model, causal or encoder-decoder."""
+
+    model: str = Field(
+        "smollm2",
+        description="packaged name, folder, or hub id already on disk, such as a T5; new-t5: one "
+        "that starts from nothing (see new_model)",
+    )
     kind: Literal["lora", "qlora", "full"] = Field(
         "lora", description="qlora: 4-bit base, needs CUDA and bitsandbytes"
     )
@@ -50,9 +67,20 @@ class TuneConfig(Config):
     epochs: float = Field(3.0, gt=0, description="TALLRec: 200")
     learning_rate: float = Field(1e-4, gt=0, description="TALLRec: 1e-4")
     warmup_steps: int = Field(0, ge=0, description="TALLRec: 20")
+    warmup_share: float = Field(
+        0.0, ge=0, lt=1, description="of all steps, where warmup_steps is 0; P5, OpenP5: .05"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW; P5, OpenP5: .01")
     batch_size: int = Field(8, gt=0, description="examples a step; TALLRec: 128")
     micro_batch: int | None = Field(None, gt=0, description="rows a forward pass; empty: by memory")
     max_length: int = Field(512, gt=0, description="tokens; TALLRec: 512")
+    max_target_length: int = Field(
+        64, gt=0, description="tokens of an answer, for an encoder-decoder model; P5: 64"
+    )
+    whole_words: int = Field(
+        0, ge=0, description="rows of whole-word embeddings of a T5 encoder; P5: 512"
+    )
+    new_model: NewModelConfig = NewModelConfig()
     loss_on: Literal["answer", "everything"] = Field(
         "answer", description="TALLRec's formula: answer, its code: everything"
     )

@@ -43,7 +43,7 @@ from tastemaker.prompts.formats import find_format
 from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.source import InstructionSource
 from tastemaker.prompts.template import find_template
-from tastemaker.tuning import tune as engine
+from tastemaker.tuning import causal, running
 from tastemaker.tuning.answer_head import AnswerHead
 from tastemaker.tuning.examples import encode_examples
 from tastemaker.tuning.rows import AnswerCollator, rows_of
@@ -237,25 +237,22 @@ def run_ours(data: Dataset, folder: Path, *, dtype: torch.dtype | None = None) -
         metric="loss",
         tracker="none",
     )
-    parts = engine._encode(base, data, data, settings, seed=0)
+    parts = causal.encode(base, data, data, settings, seed=0)
     model = trainable(base, kind="lora", shape=SHAPE, adapter=folder / "first", seed=0)
-    with engine._prepared(model) as ready:
-        cut = engine._cut(model, parts, settings)
-        args = engine._arguments(
+    with causal.prepared(model) as ready:
+        cut = running.cut_steps(model, parts, settings)
+        args = running.arguments(
             base,
             parts,
             settings,
             cut=cut,
             metric="loss",
-            ready=ready,
+            mixed=ready.mixed,
             out=folder / "ours",
             seed=0,
         )
-        args.save_strategy = args.eval_strategy = "no"
-        args.load_best_model_at_end = False
-        trainer = engine._trainer(
-            base, model, parts, settings, args=args, ready=ready, choices=None
-        )
+        args |= {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+        trainer = causal.trainer(base, model, parts, settings, args=args, ready=ready, choices=None)
         trainer.add_callback(clock)
         trainer.train()
     return clock
@@ -340,7 +337,7 @@ class Passes:
         batch = self._batches[len(self._seconds) % len(self._batches)]
         started = time.perf_counter()
         inputs = self._collate([{"place": place} for place in batch])
-        with engine._prepared(self._model) as ready:
+        with causal.prepared(self._model) as ready:
             loss_of(self._model, self._head, inputs, ready.mixed).backward()
         self._model.zero_grad()
         self._seconds.append(time.perf_counter() - started)

@@ -40,8 +40,17 @@ def recipe_options(function: Decorated) -> Decorated:
     return function
 
 
-def command_until(stage: str, summary: str, *, catalogue: bool = False) -> click.Command:
-    """A command that runs a recipe up to one stage, and then builds the catalogue if asked to."""
+def command_until(
+    stage: str,
+    summary: str,
+    *,
+    catalogue: bool = False,
+    shown: Callable[[Run], str] | None = None,
+) -> click.Command:
+    """A command that runs a recipe up to one stage, and then builds the catalogue if asked to.
+
+    Where `shown` is given, what it makes of the run is printed at the end.
+    """
 
     @click.command(stage, help=summary)
     @click.argument("recipe", type=click.Path(path_type=Path))
@@ -49,9 +58,11 @@ def command_until(stage: str, summary: str, *, catalogue: bool = False) -> click
     def command(
         recipe: Path, overrides: Sequence[str], out: Path | None, forced: Sequence[str]
     ) -> None:
-        execute(
+        run = execute(
             recipe, overrides=overrides, out=out, forced=forced, until=stage, catalogue=catalogue
         )
+        if shown is not None:
+            run.report.line("\n" + shown(run))
 
     return command
 

@@ -15,16 +15,13 @@ def command(run_folder: Path, as_json: bool, markdown: bool) -> None:
     """Show the comparison of a finished run, and where its HTML report is."""
     import json
 
-    from tastemaker.eval.text_table import render_markdown
-    from tastemaker.methods.comparison import load_comparison
-    from tastemaker.methods.reporting import terminal_summary
+    from tastemaker.methods.reporting import markdown_summary, summary_values, terminal_summary
     from tastemaker.stage import Run
 
     run = Run(run_folder)
-    comparison = load_comparison(run)
     if as_json:
-        click.echo(json.dumps(comparison.to_dict(), indent=1))
+        click.echo(json.dumps(summary_values(run), indent=1))
     elif markdown:
-        click.echo(render_markdown(comparison))
+        click.echo(markdown_summary(run))
     else:
         click.echo(terminal_summary(run))

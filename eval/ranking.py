@@ -18,7 +18,7 @@ from tastemaker.data.history import Past
 from tastemaker.data.splits import Split
 from tastemaker.errors import DataError
 
-__all__ = ["full_ranking", "hit_rate", "mrr", "ndcg", "ranked_rows", "ranks_of"]
+__all__ = ["CatalogueScore", "full_ranking", "hit_rate", "mrr", "ndcg", "ranked_rows", "ranks_of"]
 
 Rows = NDArray[np.int64]
 Ranks = NDArray[np.float64]
@@ -36,6 +36,7 @@ def full_ranking(
     split: Split,
     *,
     part: str,
+    rows: Rows | None = None,
     mask_history: bool = True,
     mask_repeats: bool = False,
     batch: int = 1024,
@@ -47,6 +48,7 @@ def full_ranking(
             row, float [n, n_items], larger is better. It must not use the item of the row.
         split: The tables and their parts.
         part: Which part.
+        rows: Some rows of it, int64 [n]; all liked ones, sorted, when None.
         mask_history: Leave out items that the user had met strictly before, from whatever part, but
             not the item looked for.
         mask_repeats: Where history is left out, leave out the item looked for as well when it was
@@ -55,13 +57,14 @@ def full_ranking(
         batch: Rows scored at once.
 
     Returns:
-        float64, one rank (1 to n_items, or infinite) per row of `ranked_rows(split, part)`.
+        float64, one rank (1 to n_items, or infinite) per row.
 
     Raises:
         DataError: the part has no liked row.
         ValueError: scores of another shape, or NaN.
     """
-    rows = ranked_rows(split, part)
+    if rows is None:
+        rows = ranked_rows(split, part)
     if not len(rows):
         raise DataError(f"the {part} part has no liked row to rank.")
     ranks = np.empty(len(rows))

@@ -14,6 +14,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tastemaker.eval.answers import Result
+from tastemaker.eval.answers_table import (
+    ORACLE_NOTE,
+    ORACLE_TITLE,
+    answer_tables,
+    figure,
+    measure_title,
+)
 from tastemaker.eval.compare import SMALLER_IS_BETTER, Comparison, Row
 from tastemaker.eval.page import page_environment
 from tastemaker.eval.plots import Curve, curves_figure, forest_figure
@@ -80,10 +88,11 @@ class ReportData:
 
     Attributes:
         title: Of the page.
-        comparison: Result of `compare`.
+        comparison: Result of `compare`, or one sentence on why there is none.
         subtitle: What ran, in one line.
         created: When, as text.
         models: Model → one line on what it is, shown below its name.
+        results: How good generated answers are.
         slices: What `eval.slices` found, as plain values; None where a slice defines no number.
         facts: Data facts, label → value.
         curves: Training curves; those with equal `panel` share a figure.
@@ -97,10 +106,11 @@ class ReportData:
     """
 
     title: str
-    comparison: Comparison
+    comparison: Comparison | str
     subtitle: str = ""
     created: str = ""
     models: Mapping[str, str] | None = None
+    results: Sequence[Result] = ()
     slices: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, str | int | float] | None = None
     curves: Sequence[Curve] = ()
@@ -120,26 +130,45 @@ def render_report(data: ReportData) -> str:
     forbids loading anything.
     """
     environment = page_environment()
-    environment.filters.update(fact=_fact, duration=_duration)
-    comparison = data.comparison
+    environment.filters.update(
+        fact=_fact, duration=_duration, figure=figure, measure_title=measure_title
+    )
+    comparison, tables = data.comparison, answer_tables(data.results)
+    compared = (
+        {"comparison": None, "summary": comparison, "basis": "", "verdict_lines": []}
+        if isinstance(comparison, str)
+        else _compared(data, comparison)
+    )
     return environment.get_template("page.html.j2").render(
         data=data,
-        comparison=comparison,
-        summary=summary(comparison),
-        basis=basis(comparison),
-        verdict_lines=verdict_lines(comparison),
-        headings=[(title_of(metric), better(metric)) for metric in comparison.metrics],
-        table=[_line(data, model) for model in comparison.models],
-        forests=[forest_figure(comparison, name) for name in _FOREST if name in comparison.metrics],
+        **compared,
+        recommended=[table for table in tables if not table.oracle],
+        oracles=[table for table in tables if table.oracle],
+        oracle_title=ORACLE_TITLE,
+        oracle_note=ORACLE_NOTE,
         panels=_panels(data.curves),
         timings=_shares(data.timings or {}),
         total_seconds=sum((data.timings or {}).values()),
     )
 
 
-def _line(data: ReportData, model: str) -> dict[str, Any]:
+def _compared(data: ReportData, comparison: Comparison) -> dict[str, Any]:
+    """What the page shows of a comparison."""
+    return {
+        "comparison": comparison,
+        "summary": summary(comparison),
+        "basis": basis(comparison),
+        "verdict_lines": verdict_lines(comparison),
+        "headings": [(title_of(metric), better(metric)) for metric in comparison.metrics],
+        "table": [_line(data, comparison, model) for model in comparison.models],
+        "forests": [
+            forest_figure(comparison, name) for name in _FOREST if name in comparison.metrics
+        ],
+    }
+
+
+def _line(data: ReportData, comparison: Comparison, model: str) -> dict[str, Any]:
     """A line of the comparison table."""
-    comparison = data.comparison
     return {
         "model": model,
         "about": (data.models or {}).get(model, ""),

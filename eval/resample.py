@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.eval.metrics import Groups, Labels, Scores, losses, user_aucs
 
-__all__ = ["WEIGHTED", "Weighted", "resample", "user_weights"]
+__all__ = ["WEIGHTED", "Weighted", "resample", "resampled_sums", "user_weights"]
 
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From weights float64 [users, c] to the metric of each resample, float64 [c]."""
@@ -66,6 +66,38 @@ def resample(
             for name, weighted in metrics.items():
                 draws[model][name][part] = weighted(weights)
     return draws
+
+
+def resampled_sums(
+    values: NDArray[np.float64], groups: ArrayLike, *, count: int, seed: int
+) -> NDArray[np.float64]:
+    """Sums of columns over the rows of `count` resamples of users.
+
+    Args:
+        values: float64 [n, m].
+        groups: Users, integers [n].
+        count: Number of resamples.
+        seed: Of the draws, which are those of `resample` for the same users.
+
+    Returns:
+        float64 [count, m].
+
+    Raises:
+        ValueError: another number of groups.
+    """
+    users = np.asarray(groups)
+    if users.shape != values.shape[:1]:
+        raise ValueError(f"values {values.shape}, groups {users.shape}")
+    members, owners = np.unique(users, return_inverse=True)
+    totals = np.stack([np.bincount(owners, weights=column) for column in values.T], axis=1)
+    generator = np.random.default_rng(seed)
+    sums = np.empty((count, values.shape[1]))
+    step = max(1, _CELLS // max(len(members), 1))
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
+        weights = user_weights(len(members), part.stop - start, generator=generator)
+        sums[part] = weights.T @ totals
+    return sums
 
 
 def _auc(scores: Scores, labels: Labels, users: NDArray[Any]) -> Weighted:

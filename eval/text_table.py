@@ -19,7 +19,7 @@ from tastemaker.eval.wording import (
     title_of,
 )
 
-__all__ = ["render_markdown", "render_table"]
+__all__ = ["render_markdown", "render_table", "text_table", "wrapped"]
 
 WIDTH = 80
 _GAP = 2
@@ -35,17 +35,17 @@ def render_table(comparison: Comparison) -> str:
     titles = [title_of(metric) for metric in comparison.metrics]
     others = [model for model in comparison.models if model != comparison.against]
     parts = [
-        _text_table(["Model", *titles], _cells(comparison, comparison.models, _value_text)),
+        text_table(["Model", *titles], _cells(comparison, comparison.models, _value_text)),
         *_legend(comparison),
     ]
     if others:
         against = clean(comparison.against)
         parts += [
             "",
-            _wrapped(f"Paired difference to {against}, with its interval"),
-            _text_table(["Model", *titles], _cells(comparison, others, _difference_text)),
+            wrapped(f"Paired difference to {against}, with its interval"),
+            text_table(["Model", *titles], _cells(comparison, others, _difference_text)),
         ]
-    return "\n".join([*parts, "", _wrapped(basis(comparison))])
+    return "\n".join([*parts, "", wrapped(basis(comparison))])
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -82,7 +82,7 @@ def _cells(
 def _legend(comparison: Comparison) -> list[str]:
     lines = ["* best value   ~ not told apart from the best"]
     if comparison.trivial:
-        lines.append(_wrapped(f"trivial baselines: {listed(comparison.trivial)}"))
+        lines.append(wrapped(f"trivial baselines: {listed(comparison.trivial)}"))
     return lines
 
 
@@ -111,7 +111,7 @@ def _short(value: float, *, signed: bool = False) -> str:
     return re.sub(r"^([+-]?)0\.", r"\1.", text)
 
 
-def _text_table(header: list[str], lines: list[list[str]]) -> str:
+def text_table(header: list[str], lines: list[list[str]]) -> str:
     """Columns as wide as their content; the first one gets what is left and wraps."""
     table = [header, *lines]
     widths = [max(len(line[column]) for line in table) for column in range(1, len(header))]
@@ -131,7 +131,8 @@ def _text_line(cells: list[str], names: int, widths: list[int]) -> str:
     return "\n".join([gap.join([first.ljust(names), *columns]).rstrip(), *more])
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """A paragraph of at most 80 columns with ASCII minus signs."""
     return textwrap.fill(text.replace(MINUS, "-"), WIDTH)
 
 

@@ -18,10 +18,12 @@ from tastemaker.data.tables import Tables
 from tastemaker.errors import RecipeError
 from tastemaker.prompts.template import Template, find_template
 from tastemaker.recipe import ReasonConfig
+from tastemaker.recipe_reason import AskingConfig
 
 __all__ = [
     "asker_of",
     "chain_of",
+    "check_asking",
     "check_reason",
     "factors_of",
     "params_of",
@@ -95,14 +97,14 @@ def _plain_chain(config: ReasonConfig, asker: Asks) -> Chain:
     return Single(asker, templates, keys=keys)
 
 
-def params_of(config: ReasonConfig, *, seed: int) -> dict[str, Any]:
+def params_of(config: AskingConfig, *, seed: int) -> dict[str, Any]:
     """Generation parameters: part of the address of every answer."""
     params = {"max_tokens": config.max_tokens, "temperature": config.temperature, "seed": seed}
     return {**params, **({"top_p": config.top_p} if config.top_p is not None else {})}
 
 
 def asker_of(
-    config: ReasonConfig,
+    config: AskingConfig,
     store: KnowledgeStore,
     *,
     seed: int,
@@ -111,7 +113,7 @@ def asker_of(
     """What answers requests as the recipe says; the model is loaded when it is first needed.
 
     Args:
-        config: Section `reason`.
+        config: How a chat model is asked.
         store: Where everything ends.
         seed: Of the model's draws.
         tell: Told what goes on without this process.
@@ -146,7 +148,7 @@ def asker_of(
     )
 
 
-def _model(config: ReasonConfig, *, seed: int) -> Any:
+def _model(config: AskingConfig, *, seed: int) -> Any:
     check_server(config.model, base_url=config.base_url)
     return chat_model(
         config.model,
@@ -167,9 +169,22 @@ def check_reason(config: ReasonConfig) -> None:
         UserError: with what to change.
     """
     templates_of(config)
+    check_asking(config, section="reason")
+
+
+def check_asking(config: AskingConfig, *, section: str) -> None:
+    """Find unknown models, missing packages and keys; asks nobody.
+
+    Args:
+        config: How a chat model is asked.
+        section: Of the recipe, for messages.
+
+    Raises:
+        UserError: with what to change.
+    """
     if config.batch_api and not config.model.startswith("openai:"):
         raise RecipeError(
-            f"reason.batch_api: '{config.model}' has no Batch API.", allowed="models openai:…"
+            f"{section}.batch_api: '{config.model}' has no Batch API.", allowed="models openai:…"
         )
     check_chat_model(config.model, base_url=config.base_url)
     check_language(config.language)

@@ -47,7 +47,7 @@ _BATCH = 200_000  # targets whose features are looked at together
 _FITTED_ROWS = 500_000  # enough training rows to tell whether a fit looks elsewhere
 _TEMPLATES = {"build": ("templates",), "reason": ("user_template", "item_template")}
 _ASKED: tuple[Literal["valid", "test"], ...] = ("valid", "test")
-_ORDER = ("build", "tune", "reason", "encode", "train")
+_ORDER = ("teach", "build", "tune", "reason", "encode", "train")
 
 
 def audit(recipe: Recipe, run: Run) -> AuditReport:
@@ -214,6 +214,10 @@ def _stage_audits(
         "build" in recipe.model_fields_set
     ):
         checks["build"] = audit_build
+    if "teach" in recipe.model_fields_set:
+        from tastemaker.methods.teaching import audit_teach
+
+        checks["teach"] = audit_teach
     return [(stage, checks[stage]) for stage in _ORDER if stage in checks]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tastemaker.data.findings import Finding
 from tastemaker.data.splits import Split
 from tastemaker.data.tables import Tables
+from tastemaker.eval.answers import Result
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, KnowledgeSample, PromptSample
 from tastemaker.recipe import Recipe
@@ -56,6 +57,7 @@ class Exhibits:
         curves: Training curves.
         coverage: Label → share from 0 to 1.
         notes: Caveats, one sentence each.
+        results: How good generated answers are.
     """
 
     prompts: Sequence[PromptSample] = ()
@@ -63,6 +65,7 @@ class Exhibits:
     curves: Sequence[Curve] = ()
     coverage: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    results: Sequence[Result] = ()
 
 
 @dataclass(frozen=True)

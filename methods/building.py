@@ -25,6 +25,7 @@ from tastemaker.methods.planning import (
     PARTS,
     Plan,
     check_askable,
+    check_training,
     count_characters,
     plan,
     token_counter,
@@ -40,9 +41,11 @@ from tastemaker.prompts.writing import Layout, write_parts
 from tastemaker.recipe import Recipe
 from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_data import DataConfig
+from tastemaker.recipe_teach import TeachConfig
 from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 
 __all__ = [
+    "INDEX",
     "arranged",
     "audit_build",
     "build_stage",
@@ -50,18 +53,23 @@ __all__ = [
 ]
 
 _UNBUILT = frozenset({"workers", "check"})  # change nothing in what is written
-_INDEX = "item_index"
+INDEX = "item_index"
 _SAMPLE = 2_000  # prompts of a part whose tokens are counted for the card
 
 
-def build_stage(recipe: Recipe) -> Stage:
-    """Stage `build`: instructions of all parts as a Hugging Face data set with a card."""
+def build_stage(recipe: Recipe, *, taught: bool = False) -> Stage:
+    """Stage `build`: instructions of all parts as a Hugging Face data set with a card.
+
+    Args:
+        recipe: Its section `build`.
+        taught: Whether it shows what the stage `teach` wrote.
+    """
     config = recipe.build
     found = find_templates(config.templates)
     return Stage(
         name="build",
-        needs=("data",),
-        run=lambda space: _build(config, space),
+        needs=("data", "teach") if taught else ("data",),
+        run=lambda space: _build(config, space, taught=taught),
         config={
             **config.model_dump(mode="json", exclude=set(_UNBUILT)),
             "sources": {template.label: digest(template.source) for template in found},
@@ -79,6 +87,7 @@ def check(recipe: Recipe) -> None:
     config = recipe.build
     templates = find_templates(config.templates)
     check_askable(templates)
+    check_training(config, templates)
     mixture = Mixture.of(templates)
     for template in mixture.templates:
         if not template.has_answer:
@@ -131,7 +140,7 @@ def audit_build(run: Run, split: Split) -> Sequence[Finding]:
     parts = [name for name, rows in manifest.summary["parts"].items() if rows] if manifest else []
     if not find_format(config.format).provenance:
         return [Finding("prompts: provenance", "warn", f"{config.format} files keep none")]
-    index = ItemIndex.load(folder).texts if (folder / f"{_INDEX}.json").is_file() else None
+    index = ItemIndex.load(folder).texts if (folder / f"{INDEX}.json").is_file() else None
     found = [] if index is None else _audit_index(split, index)
     return found + audit_prompts(
         split.tables,
@@ -152,10 +161,20 @@ def _audit_index(split: Split, index: pl.Series) -> list[Finding]:
     return [probe_finding(probe, "ids: item numbers in prompts", shown_by="a template")]
 
 
-def _again(folder: Path, config: BuildConfig, seed: int) -> tuple[Any, Any]:
+def _again(folder: Path, config: BuildConfig, seed: int, taught: bool) -> tuple[Any, Any]:
     """The plan in another process."""
-    found = plan(folder, config, seed=seed)
+    found = _planned(folder, config, seed=seed, taught=taught)
     return found.sources, _checker(found, config, seed=seed)
+
+
+def _planned(folder: Path, config: BuildConfig, *, seed: int, taught: bool) -> Plan:
+    written = None
+    if taught:
+        # What asks chat models takes long to import, and most recipes ask none here.
+        from tastemaker.methods.teaching import written_texts
+
+        written = written_texts(Run(folder, seed=seed))
+    return plan(folder, config, seed=seed, written=written)
 
 
 def _checker(found: Plan, config: BuildConfig, *, seed: int) -> Callable[[pl.DataFrame], None]:
@@ -177,8 +196,8 @@ def _checker(found: Plan, config: BuildConfig, *, seed: int) -> Callable[[pl.Dat
     return checked
 
 
-def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
-    found = plan(space.run.folder, config, seed=space.seed)
+def _build(config: BuildConfig, space: Workspace, *, taught: bool) -> Mapping[str, Any]:
+    found = _planned(space.run.folder, config, seed=space.seed, taught=taught)
     layout = Layout(config.format, find_format(config.format).suffix, config.shard_rows)
     facts = write_parts(
         space.out,
@@ -188,7 +207,7 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
         report=space.report,
         check=_checker(found, config, seed=space.seed) if config.check else None,
         workers=config.workers,
-        again=partial(_again, space.run.folder, config, space.seed),
+        again=partial(_again, space.run.folder, config, space.seed, taught),
     )
     if not any(one.rows for one in facts.values()):
         examples = sum(one.examples for one in facts.values())
@@ -214,9 +233,10 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
             format=config.format,
             checked=config.check,
             near_duplicates=found.left_out,
-            recipe=_recipe_text(space, config, source=found.binder.tables.source),
+            recipe=_recipe_text(space, config, source=found.binder.tables.source, taught=taught),
             counters=_counters(config),
             sample=_SAMPLE,
+            note=_teaching_note(space.run) if taught else "",
         ),
     )
     with atomic_file(space.out / "README.md") as handle:
@@ -231,7 +251,13 @@ def _build(config: BuildConfig, space: Workspace) -> Mapping[str, Any]:
     }
 
 
-def _recipe_text(space: Workspace, config: BuildConfig, *, source: str) -> str:
+def _teaching_note(run: Run) -> str:
+    from tastemaker.methods.teaching import teaching_note
+
+    return teaching_note(run)
+
+
+def _recipe_text(space: Workspace, config: BuildConfig, *, source: str, taught: bool) -> str:
     """What makes the data set again: everything that is not a default, files without folders."""
     manifest = space.run.manifest("data")
     data = DataConfig.model_validate(manifest.config if manifest else {})
@@ -248,6 +274,13 @@ def _recipe_text(space: Workspace, config: BuildConfig, *, source: str) -> str:
         "data": _without_folders(data.model_dump(mode="json", exclude_defaults=True)),
         "build": build,
     }
+    teach = space.run.manifest("teach") if taught else None
+    if teach is not None:
+        kept = {
+            name: teach.config[name] for name in TeachConfig.model_fields if name in teach.config
+        }
+        found = TeachConfig.model_validate(kept)
+        told["teach"] = found.model_dump(mode="json", exclude_defaults=True, exclude={"base_url"})
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
 
 

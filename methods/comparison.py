@@ -24,6 +24,7 @@ from tastemaker.stage import Run, Stage, Workspace, atomic_file, digest
 __all__ = ["COUNTS", "SLICES", "check", "evaluate_stage", "load_comparison"]
 
 SLICES = "slices.json"
+_COMPARISON, _WHY = "comparison.json", "uncompared"
 COUNTS = LikedShareAndItemMean().name
 _TRIVIAL = (ItemMean().name, LikedShare().name, COUNTS)
 
@@ -50,15 +51,22 @@ def evaluate_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence
     )
 
 
-def load_comparison(run: Run) -> Comparison:
-    """The comparison of a finished run."""
-    text = (run.artefact("evaluate") / "comparison.json").read_text(encoding="utf-8")
-    return Comparison.from_dict(json.loads(text))
+def load_comparison(run: Run) -> Comparison | str:
+    """The comparison of a finished run, or one sentence on why there is none."""
+    text = (run.artefact("evaluate") / _COMPARISON).read_text(encoding="utf-8")
+    values = json.loads(text)
+    return str(values[_WHY]) if _WHY in values else Comparison.from_dict(values)
 
 
 def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Mapping[str, Any]:
     split = load_split(space.run)
     requests = load_requests(space.run, "test")
+    why = _one_label(split, requests)
+    if why:
+        _write_json(space, _COMPARISON, {_WHY: why})
+        _write_json(space, SLICES, [])
+        _write_json(space, "models.json", {})
+        return {"models": 0, "line": why}
     entries = [*_baselines(recipe, space.run, split)]
     for method in methods:
         entries.extend(method.contenders(recipe, space.run, split))
@@ -76,16 +84,30 @@ def _evaluate(recipe: Recipe, methods: Sequence[Method], space: Workspace) -> Ma
     requests.frame.with_columns(
         **{name: values.astype(np.float32) for name, values in scores.items()}
     ).write_parquet(space.out / "scores.parquet")
-    with atomic_file(space.out / "comparison.json") as handle:
-        handle.write(json.dumps(comparison.to_dict(), indent=1).encode())
+    _write_json(space, _COMPARISON, comparison.to_dict())
     slices = [asdict(one) for one in judge_slices(scores, requests, split)]
-    with atomic_file(space.out / SLICES) as handle:
-        handle.write(json.dumps(_plain(slices), indent=1).encode())
-    about = {entry.name: entry.about for entry in entries}
-    with atomic_file(space.out / "models.json") as handle:
-        handle.write(json.dumps(about, indent=1).encode())
+    _write_json(space, SLICES, _plain(slices))
+    _write_json(space, "models.json", {entry.name: entry.about for entry in entries})
     line = f"{len(scores)} models on {comparison.n_rows:,} rows of {comparison.n_users:,} users"
     return {"models": len(scores), "line": line}
+
+
+def _one_label(split: Split, requests: Requests) -> str:
+    """Why nothing can be compared by scores: there are likes only, or none; "" where both are."""
+    trained = split.tables.interactions["label"].gather(split.train).to_numpy()
+    for part, labels in (("test", requests.labels), ("training", trained)):
+        if len(labels) and (labels == labels[0]).all():
+            kind = "likes" if labels[0] == 1 else "dislikes"
+            return (
+                f"Scores are not compared: all {len(labels):,} {part} rows are {kind}, so nothing "
+                "is there to tell them from; for implicit data, data.negatives adds it."
+            )
+    return ""
+
+
+def _write_json(space: Workspace, name: str, value: Any) -> None:
+    with atomic_file(space.out / name) as handle:
+        handle.write(json.dumps(value, indent=1).encode())
 
 
 def _plain(value: Any) -> Any:

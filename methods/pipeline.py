@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tastemaker import registry
 from tastemaker.errors import RecipeError, UserError
@@ -13,10 +14,21 @@ from tastemaker.stage import Run, Stage, atomic_file
 
 __all__ = ["ORDER", "catalogue_of", "check", "save_recipe", "saved_recipe", "stages"]
 
-_OF_NO_METHOD = ("data", "build")
+_OF_NO_METHOD = ("data", "teach", "build")
 _CATALOGUE = "catalogue"  # after all others: none of them reads it
 _SAVED = "recipe.json"
-ORDER = ("data", "build", "tune", "reason", "encode", "train", "evaluate", "report")
+ORDER = (
+    "data",
+    "teach",
+    "build",
+    "tune",
+    "generate",
+    "reason",
+    "encode",
+    "train",
+    "evaluate",
+    "report",
+)
 
 
 def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
@@ -35,9 +47,11 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
     else:
         check(recipe, methods)
     builders = {name: build for method in methods for name, build in method.stages.items()}
+    if "teach" in builders or until == "teach" or "teach" in recipe.model_fields_set:
+        builders["teach"] = _taught(recipe)
     if _builds(recipe, builders, until=until):
         building.check(recipe)
-        builders["build"] = building.build_stage
+        builders["build"] = partial(building.build_stage, taught="teach" in builders)
     middle = [builders[name](recipe) for name in ORDER if name in builders]
     needed = ["data", *(stage.name for stage in middle)]
     found = [
@@ -50,6 +64,16 @@ def stages(recipe: Recipe, *, until: str | None = None) -> list[Stage]:
         cataloguing.check(recipe)
         found.append(cataloguing.catalogue_stage(recipe, cataloguing.needs_of(recipe, needed)))
     return found if until is None else _only_needed(found, until)
+
+
+def _taught(recipe: Recipe) -> Callable[[Recipe], Stage]:
+    """Builder of the stage `teach`, its sections checked."""
+    # What asks chat models takes long to import, and most recipes ask none here.
+    from tastemaker.methods import teaching
+
+    building.check(recipe)
+    teaching.check(recipe)
+    return teaching.teach_stage
 
 
 def catalogue_of(recipe: Recipe, run: Run) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from tastemaker.data.item_index import ItemIndex, item_index
 from tastemaker.data.negatives import draw_negatives
+from tastemaker.data.rating_bands import RatingBands
 from tastemaker.data.splits import Split
 from tastemaker.data.tables import Tables
-from tastemaker.errors import UserError
+from tastemaker.errors import RecipeError, UserError, nearest
 from tastemaker.methods.base import load_requests, load_split
-from tastemaker.prompts.binding import Binder
+from tastemaker.methods.offering import candidate_source
+from tastemaker.prompts.binding import Binder, answers_by_rating
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.examples import Examples
 from tastemaker.prompts.fields import INDEX_FIELDS, field_named
@@ -27,13 +29,16 @@ from tastemaker.prompts.mixture import Mixture
 from tastemaker.prompts.selection import balanced, few, near_duplicates, sampled
 from tastemaker.prompts.source import CountTokens, InstructionSource, Limit
 from tastemaker.prompts.template import Template, find_templates
-from tastemaker.recipe_build import BuildConfig
+from tastemaker.prompts.written import WrittenTexts
+from tastemaker.recipe_build import BuildConfig, PerUser
 from tastemaker.stage import Run
 
 __all__ = [
+    "P5_REPEATS",
     "PARTS",
     "Plan",
     "check_askable",
+    "check_training",
     "count_characters",
     "count_tokens",
     "length_limit",
@@ -46,6 +51,14 @@ __all__ = [
 
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
 UNSEEN = "test_unseen"
+# P5's repeats in an epoch: 5 + 5 + 10 sequential and 10 + 5 direct questions about each user.
+P5_REPEATS: Mapping[str, int | PerUser] = {
+    "rating": 1,
+    "sequential": PerUser(per_user=20),
+    "explanation": 1,
+    "review": 1,
+    "direct": PerUser(per_user=15),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +90,20 @@ def weighted_templates(config: BuildConfig) -> tuple[list[Template], list[float]
     return list(found.values()), [weights[name] for name in found]
 
 
-def plan(folder: Path, config: BuildConfig, *, seed: int) -> Plan:
+def plan(
+    folder: Path,
+    config: BuildConfig,
+    *,
+    seed: int,
+    written: Mapping[str, WrittenTexts] | None = None,
+) -> Plan:
     """What the build stage of a run writes, from the run's data stage.
 
     Args:
         folder: The run's.
         config: Section `build` of the recipe.
         seed: The recipe's.
+        written: Field → what a teacher wrote in its place (see `methods.teaching`).
 
     Raises:
         UserError: the data lacks what a template needs, or nothing is left to ask about.
@@ -91,7 +111,7 @@ def plan(folder: Path, config: BuildConfig, *, seed: int) -> Plan:
     run = Run(folder, seed=seed)
     split = load_split(run)
     templates, weights = weighted_templates(config)
-    binder, index = planned_binder(split, config, templates, seed=seed)
+    binder, index = planned_binder(split, config, templates, seed=seed, written=written)
     _check_columns(binder, templates)
     mixture = partial(
         Mixture.of, per_example=None if config.per_example == "all" else config.per_example
@@ -105,7 +125,8 @@ def plan(folder: Path, config: BuildConfig, *, seed: int) -> Plan:
     if seen:
         shown = mixture([templates[i] for i in seen], weights=[weights[i] for i in seen])
         train, left_out = train_examples(split, binder, shown, config, seed=seed)
-        sources["train"] = make("train", train, shown)
+        repeated = _repeated(shown, binder, train, config)
+        sources["train"] = make("train", train, repeated, binder=_training(binder, config))
         for part, name in (("valid", "validation"), ("test", "test")):
             sources[name] = make(name, _asked(run, split, shown.per, part, config, seed), shown)
     if unseen:
@@ -124,7 +145,12 @@ def plan(folder: Path, config: BuildConfig, *, seed: int) -> Plan:
 
 
 def planned_binder(
-    split: Split, config: BuildConfig, templates: Sequence[Template], *, seed: int
+    split: Split,
+    config: BuildConfig,
+    templates: Sequence[Template],
+    *,
+    seed: int,
+    written: Mapping[str, WrittenTexts] | None = None,
 ) -> tuple[Binder, ItemIndex | None]:
     """The binder of a recipe, with an item index when a template shows item numbers."""
     index = None
@@ -155,6 +181,8 @@ def planned_binder(
         candidates=config.candidates,
         train=split.train,
         seed=seed,
+        source=candidate_source(split, config.candidates_from),
+        written=written or {},
     )
     return binder, index
 
@@ -166,6 +194,59 @@ def training_targets(split: Split, config: BuildConfig, per: str) -> Examples:
     least = config.history if config.min_history is None else config.min_history
     enough = split.histories.counts(split.train) >= least
     return Examples.of_rows(split.tables, split.train[enough])
+
+
+def check_training(config: BuildConfig, templates: Sequence[Template]) -> None:
+    """Refuse repeats and noise that the templates cannot have.
+
+    Raises:
+        RecipeError: names the key and what is allowed.
+    """
+    tasks = sorted({template.task for template in templates})
+    for task in config.repeats:
+        if task not in tasks:
+            near = nearest(task, tasks)
+            raise RecipeError(
+                f"build.repeats: no template of build.templates has the task '{task}'"
+                + (f"; did you mean '{near}'?" if near else "."),
+                allowed=f"tasks of the templates: {', '.join(tasks)}",
+            )
+    if any(isinstance(one, PerUser) for one in config.repeats.values()):
+        of_items = [template.name for template in templates if template.per == "item"]
+        if of_items:
+            raise RecipeError(
+                f"build.repeats: '{of_items[0]}' asks about items, so nothing is per_user.",
+                allowed="a whole number for each task",
+            )
+    if config.rating_noise and not any(map(answers_by_rating, templates)):
+        raise RecipeError(
+            "build.rating_noise: no template of build.templates asks for a rating as a number.",
+            allowed="templates of the task rating, such as p5/1-1",
+        )
+
+
+def _repeated(mixture: Mixture, binder: Binder, examples: Examples, config: BuildConfig) -> Mixture:
+    """The mixture of the training part: tasks drawn as often as `build.repeats` says."""
+    if not config.repeats:
+        return mixture
+    per_user = {
+        task: one.per_user for task, one in config.repeats.items() if isinstance(one, PerUser)
+    }
+    times = {task: float(one) for task, one in config.repeats.items() if isinstance(one, int)}
+    return mixture.repeated(
+        binder, examples, times=times, per_user=per_user, negatives=config.negatives
+    )
+
+
+def _training(binder: Binder, config: BuildConfig) -> Binder:
+    """What gives training prompts their values: with noisy ratings where these are asked for."""
+    if not config.rating_noise:
+        return binder
+    tables = binder.tables
+    ratings = tables.interactions["rating"].to_numpy()
+    if tables.sampled is not None:
+        ratings = ratings[~tables.sampled]
+    return replace(binder, bands=RatingBands.of(ratings, scale=tables.schema.rating_range))
 
 
 def token_counter(name: str) -> CountTokens:

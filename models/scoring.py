@@ -28,6 +28,12 @@ from tastemaker.models.conversations import (
 from tastemaker.models.hidden_states import HiddenStates, evaluating
 from tastemaker.models.language import LanguageModel
 from tastemaker.models.output_layer import OutputLayer
+from tastemaker.models.seq2seq import (
+    encode_sources,
+    first_answer_tokens,
+    is_seq2seq,
+    score_first_tokens,
+)
 
 __all__ = ["Measure", "Messages", "score_candidates", "score_yes_no"]
 
@@ -68,9 +74,18 @@ def score_yes_no(
         difference of probabilities from -1 to 1.
 
     Raises:
-        UserError: the tokenizer has no chat template or cannot tell the answers apart by their
-            first token, or a prompt is longer than the model's context.
+        UserError: the tokenizer of a causal model has no chat template, one cannot tell the answers
+            apart by their first token, or a prompt is longer than the model's context.
     """
+    if is_seq2seq(language_model.model):
+        return _of_seq2seq(
+            language_model,
+            prompts,
+            choices,
+            measure=measure,
+            batch_tokens=batch_tokens,
+            on_progress=on_progress,
+        )
     tokens = answer_tokens(language_model.tokenizer, choices)
     sequences = encode_prompts(language_model.tokenizer, prompts)
     scores = np.empty(len(sequences), dtype=np.float32)
@@ -142,6 +157,34 @@ def score_candidates(
                     on_progress(len(places))
     stops = np.cumsum([len(texts) for texts in candidates], dtype=np.int64)
     return [scores[stop - len(texts) : stop] for stop, texts in zip(stops, candidates, strict=True)]
+
+
+def _of_seq2seq(
+    language_model: LanguageModel,
+    prompts: Sequence[Messages],
+    choices: tuple[str, str],
+    *,
+    measure: Measure,
+    batch_tokens: int,
+    on_progress: Callable[[int], None] | None,
+) -> Scores:
+    """`score_yes_no` of a model that writes its answer with a decoder."""
+    model, tokenizer = language_model.model, language_model.tokenizer
+    tokens = first_answer_tokens(tokenizer, choices)
+    sources = encode_sources(tokenizer, prompts)
+    scores = np.empty(len(sources), dtype=np.float32)
+    with evaluating(model), torch.inference_mode():
+        run = score_first_tokens(
+            model, sources, tokens, pad=tokenizer.pad_token_id, batch_tokens=batch_tokens
+        )
+        for places, found in run:
+            logits = found[:, :2]
+            if measure == "double_softmax":
+                logits = np.exp(logits - found[:, 2:])
+            scores[places] = logits[:, 0] - logits[:, 1]
+            if on_progress:
+                on_progress(len(places))
+    return scores
 
 
 def _compare(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data.history import Histories
+from tastemaker.data.negatives import draw_negatives
+from tastemaker.data.rating_bands import RatingBands
 from tastemaker.data.tables import Tables
 from tastemaker.errors import UserError
 from tastemaker.prompts.catalogue import Catalogue
@@ -16,9 +21,10 @@ from tastemaker.prompts.columns import Column
 from tastemaker.prompts.examples import Examples
 from tastemaker.prompts.fields import FIELDS, field_named
 from tastemaker.prompts.template import Template
-from tastemaker.prompts.values import OF_CATEGORIES, VALUES, Block, Bound
+from tastemaker.prompts.values import OF_CATEGORIES, VALUES, Block, Bound, noisy_rating
+from tastemaker.prompts.written import WrittenTexts
 
-__all__ = ["Binder"]
+__all__ = ["Binder", "DrawsItems", "answers_by_rating"]
 
 Rows = NDArray[np.int64]
 _PARTS_OF = {
@@ -27,6 +33,15 @@ _PARTS_OF = {
     "interaction": {"user", "item", "past", "choice", "outcome", "constant", "column"},
 }
 _TEXTS = ("review", "headline", "explanation", "feature")
+_RATING = "rating"
+_OF_THE_ITEM = frozenset({"vague_intention"})  # written about the row's own item
+
+
+class DrawsItems(Protocol):
+    """What finds the items that a target stands among."""
+
+    def __call__(self, rows: Rows, *, per_row: int, seed: int) -> NDArray[np.integer[Any]]:
+        """Integers [n, per_row]: other items than each row's own, distinct within a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +59,11 @@ class Binder:
         train: Interaction rows that `feedback` may quote.
         seed: Of everything drawn at random.
         epoch: Another one draws anew.
+        source: Finds the other candidates; None draws uniformly among items not met.
+        written: Field → texts that a chat model wrote for single rows, shown in place of the
+            value from the data; an intention only where the row's own item is asked about.
+        bands: Numbers around each rating, one of which stands in the answers of rating templates;
+            None for the ratings themselves.
     """
 
     histories: Histories
@@ -55,6 +75,14 @@ class Binder:
     train: Rows | None = None
     seed: int = 0
     epoch: int = 0
+    source: DrawsItems | None = None
+    written: Mapping[str, WrittenTexts] = field(default_factory=dict)
+    bands: RatingBands | None = None
+
+    @property
+    def draws(self) -> DrawsItems:
+        """Finds the other candidates."""
+        return self.source or partial(draw_negatives, self.tables)
 
     @property
     def tables(self) -> Tables:
@@ -104,7 +132,7 @@ class Binder:
             column = name in _TEXTS or name not in FIELDS
             if column and self.catalogue.text(name) is None:
                 found[name] = self.catalogue.missing(name)
-            elif name in OF_CATEGORIES and self.catalogue.categories is None:
+            elif self._needs_categories(name) and self.catalogue.categories is None:
                 found[name] = "no column of the items holds categories (see build.columns.category)"
         return found
 
@@ -138,7 +166,8 @@ class Binder:
         fitting = np.ones(len(examples), dtype=bool)
         if template.liked or template.names_item or template.offers:
             fitting &= examples.labels == 1
-        if any(
+        # What was drawn as an item never met has no rating, review or other outcome.
+        if template.task == _RATING or any(
             field_named(name).role == "outcome" or self._of_event(name)
             for name in template.fields()
         ):
@@ -157,14 +186,33 @@ class Binder:
         if name == "factors":
             return list(template.factors)
         found = VALUES.get(name)
+        if name == _RATING and self.bands is not None and answers_by_rating(template):
+            return noisy_rating(block, self.bands)
         if found is not None:
-            nothing = name in OF_CATEGORIES and self.catalogue.categories is None
-            if nothing and name in template.optional:
-                return [] if field_named(name).kind == "texts" else ""
-            return found(block)
+            value = self._told_by_data(name, block, template)
+            return self._written_over(name, value, block) if name in self.written else value
         if name in template.optional and self.catalogue.text(name) is None:
             return ""
         return self._column(name, block)
+
+    def _told_by_data(self, name: str, block: Block, template: Template) -> Bound:
+        nothing = name in OF_CATEGORIES and self.catalogue.categories is None
+        if nothing and (name in template.optional or name in self.written):
+            return [] if field_named(name).kind == "texts" else ""
+        return VALUES[name](block)
+
+    def _written_over(self, name: str, value: Bound, block: Block) -> Column:
+        examples = block.examples
+        told = value if isinstance(value, Column) else None
+        base = told or Column(pl.repeat("", len(examples), dtype=pl.String, eager=True))
+        where = None
+        if name in _OF_THE_ITEM:
+            own = self.tables.interactions["item"].to_numpy()
+            where = own[np.maximum(examples.rows, 0)] == examples.items
+        return self.written[name].over(base, examples.rows, where=where)
+
+    def _needs_categories(self, name: str) -> bool:
+        return name in OF_CATEGORIES and name not in self.written
 
     def _column(self, name: str, block: Block) -> Column:
         found = self.catalogue.text(name)
@@ -185,6 +233,13 @@ class Binder:
                 allowed="columns of what the template is `per`",
             )
         return Column(found.values, numbers)
+
+
+def answers_by_rating(template: Template) -> bool:
+    """Whether it asks for a rating and the answer is that number."""
+    answer = template.fields("answer") if "answer" in template.sections else frozenset()
+    named = _RATING in answer and _RATING not in template.asked
+    return template.task == _RATING and named and not template.choices
 
 
 def _absent(template: Template) -> dict[str, str]:

@@ -50,6 +50,7 @@ class CardFacts:
         recipe: YAML of the recipe that makes the data set again.
         counters: Unit → how many of it each text has.
         sample: Examples of each part whose lengths are counted.
+        note: On texts that a chat model wrote; empty where none did.
     """
 
     parts: Mapping[str, PartFacts]
@@ -61,6 +62,7 @@ class CardFacts:
     recipe: str
     counters: Mapping[str, CountTokens]
     sample: int = 2_000
+    note: str = ""
 
     @property
     def tables(self) -> Tables:
@@ -83,6 +85,7 @@ def dataset_card(facts: CardFacts) -> str:
         _table(_counts(facts)),
         f"An interaction counts as liked when `{tables.schema.label}`.",
         _repeats(facts),
+        plain(facts.note),
         "## Answers",
         *_answers(facts.parts),
         "## Lengths of question and answer",

@@ -114,6 +114,10 @@ class InstructionSource:
         whole = pl.concat(frames).filter("kept").sort("place", "number", maintain_order=True)
         return whole.drop("place", "number", "kept")
 
+    def rendered(self, template: Template, examples: Examples) -> pl.DataFrame:
+        """Instructions of one template about any examples, fitting or not, in their order."""
+        return self._of_template(template, examples, None).drop("kept")
+
     def _of_template(
         self, template: Template, examples: Examples, rejected: Rows | None
     ) -> pl.DataFrame:

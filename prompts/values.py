@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tastemaker.data.hashing import fractions, hashed
 from tastemaker.data.history import Only, Past
-from tastemaker.data.negatives import draw_negatives
+from tastemaker.data.rating_bands import RatingBands
 from tastemaker.errors import UserError
 from tastemaker.prompts.catalogue import Catalogue
 from tastemaker.prompts.columns import Column, Listing, Value, borders, glued, joined
@@ -27,11 +27,11 @@ from tastemaker.prompts.render import quotable
 if TYPE_CHECKING:
     from tastemaker.prompts.binding import Binder
 
-__all__ = ["OF_CATEGORIES", "VALUES", "Block", "Bound"]
+__all__ = ["OF_CATEGORIES", "VALUES", "Block", "Bound", "noisy_rating"]
 
 Rows = NDArray[np.int64]
 Bound = Value | str | list[str]
-_SEPARATOR, _ASKED, _OTHER, _PLACE, _NEED = range(1, 6)  # what a random number is for
+_SEPARATOR, _ASKED, _OTHER, _PLACE, _NEED, _NOISE = range(1, 7)  # what a random number is for
 _EPOCH = 1_000_003  # apart from one another, whatever the seed
 _MOST_TASTES = 3
 _MOST_FEEDBACK = 10
@@ -119,14 +119,18 @@ class Block:
     @cached_property
     def choices(self) -> Rows:
         """int64 [n, candidates], the target at a random place among items not met."""
-        wanted = self.binder.candidates
-        drawn = draw_negatives(
-            self.tables,
+        wanted, targets = self.binder.candidates, self.examples.items[:, None]
+        drawn = self.binder.draws(
             self.examples.rows,
             per_row=wanted - 1,
             seed=self.binder.seed + _EPOCH * self.binder.epoch,
         )
-        whole = np.concatenate([self.examples.items[:, None], drawn], axis=1)
+        if drawn.shape != (len(targets), wanted - 1) or (drawn == targets).any():
+            raise UserError(
+                f"the candidates' source gave {drawn.shape} items, or a target among them.",
+                allowed=f"{wanted - 1} other items for each target",
+            )
+        whole = np.concatenate([targets, drawn], axis=1)
         order = np.argsort(self.chances(_PLACE, np.arange(wanted)), axis=1, kind="stable")
         return np.take_along_axis(whole, order, axis=1).astype(np.int64)
 
@@ -277,6 +281,13 @@ def _asked_rating(block: Block) -> Bound:
     other = (block.chances(_OTHER) * max(len(shown) - 1, 1)).astype(np.int64)
     other = (true + 1 + other) % max(len(shown), 1)
     return Column(shown, np.where(block.chances(_ASKED) < 0.5, true, other))
+
+
+def noisy_rating(block: Block, bands: RatingBands) -> Column:
+    """A number with one decimal out of the band of each target's rating (P5, training answers)."""
+    ratings = block.tables.interactions["rating"].to_numpy()[block.examples.rows]
+    shown = pl.Series(bands.texts(), dtype=pl.String)
+    return Column(shown, bands.places(ratings, block.chances(_NOISE)))
 
 
 def _separator(block: Block) -> Bound:

@@ -93,3 +93,18 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         model.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: a small T5 that starts from nothing, with 16 rows of whole words."""
+    from tastemaker.models.new_t5 import T5Shape, make_t5
+
+    path = tmp_path_factory.mktemp("t5") / "model"
+    texts = [f"user_{7 * place} gives item_{131 * place} : Yes. or No." for place in range(100)]
+    texts += ["Is a film of the even kind liked? It is odd , Amélie ( 2001 ) is word -> Heat"] * 3
+    shape = T5Shape(
+        layers=1, width=32, heads=2, feed_forward=64, vocabulary=200, dropout=0.1, whole_words=16
+    )
+    make_t5(texts, path, shape=shape, tokens=("<CI0>", "<CI3>", "<CI17>"), seed=0)
+    return path

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tastemaker.errors import DataError
 from tastemaker.models.conversations import encode_answered, require_chat_template
 
-__all__ = ["Examples", "encode_examples"]
+__all__ = ["Examples", "check_columns", "encode_examples", "labels_of"]
 
 _COLUMNS = {"prompt", "completion"}
 _CHUNK = 1000  # examples tokenized at once
@@ -46,6 +46,10 @@ class Examples:
     def sequences(self) -> list[list[int]]:
         """Token ids of all examples."""
         return [self.sequence(place) for place in range(len(self))]
+
+    def question(self, place: int) -> list[int]:
+        """Token ids of the prompt of one example."""
+        return self.sequence(place)[: int(self.starts[place])]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -81,7 +85,7 @@ def encode_examples(
         DataError: missing columns, no rows, or an example longer than `limit` or `context`.
         UserError: the tokenizer has no chat template, or an answer merges with its prompt.
     """
-    _check_columns(rows, name)
+    check_columns(rows, name)
     require_chat_template(tokenizer)
     sequences: list[NDArray[np.int32]] = []
     starts: list[int] = []
@@ -96,7 +100,7 @@ def encode_examples(
     if leave_out_long and (sizes <= min(limit, context or limit)).any():
         kept = np.flatnonzero(sizes <= min(limit, context or limit))
     _check_lengths(sizes[kept], name, limit=limit, context=context)
-    labels = _labels(rows)
+    labels = labels_of(rows)
     return Examples(
         np.concatenate([sequences[place] for place in kept]),
         np.concatenate([[0], np.cumsum(sizes[kept])]),
@@ -105,7 +109,8 @@ def encode_examples(
     )
 
 
-def _labels(rows: datasets.Dataset) -> NDArray[np.int64] | None:
+def labels_of(rows: datasets.Dataset) -> NDArray[np.int64] | None:
+    """1 for a like and 0 for a dislike, int64 [n]; None where some row has neither."""
     if "label" not in rows.column_names:
         return None
     values: Sequence[int | None] = rows["label"]
@@ -114,7 +119,12 @@ def _labels(rows: datasets.Dataset) -> NDArray[np.int64] | None:
     return np.array(values, dtype=np.int64)
 
 
-def _check_columns(rows: datasets.Dataset, name: str) -> None:
+def check_columns(rows: datasets.Dataset, name: str) -> None:
+    """Make sure that a part has prompts and answers.
+
+    Raises:
+        DataError: a column is missing, or there is no row.
+    """
     missing = _COLUMNS - set(rows.column_names)
     if missing:
         raise DataError(

@@ -11,14 +11,17 @@ import torch
 from tastemaker.errors import SaveCheckError
 from tastemaker.models.adapters import tuned
 from tastemaker.models.language import LanguageModel
+from tastemaker.models.seq2seq import decoder_start, is_seq2seq
 
-__all__ = ["LOGIT_TOLERANCE", "check_save"]
+__all__ = ["LOGIT_TOLERANCE", "Probe", "check_save"]
+
+Probe = Sequence[int]
 
 LOGIT_TOLERANCE = 1e-3
 
 
 def check_save(
-    model: Any, folder: Path, *, fresh: Callable[[], LanguageModel], probes: Sequence[Sequence[int]]
+    model: Any, folder: Path, *, fresh: Callable[[], LanguageModel], probes: Sequence[Probe]
 ) -> float:
     """Load what `folder` holds onto a fresh base and compare with the trained model.
 
@@ -51,6 +54,11 @@ def _last_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
     model.eval()
     with torch.inference_mode():
         inputs = torch.tensor([list(ids)], device=model.device)
-        logits = model(input_ids=inputs, logits_to_keep=1).logits[0, -1].float().cpu()
+        if is_seq2seq(model):
+            begin = torch.tensor([[decoder_start(model)]], device=model.device)
+            found = model(input_ids=inputs, decoder_input_ids=begin).logits
+        else:
+            found = model(input_ids=inputs, logits_to_keep=1).logits
+        logits = found[0, -1].float().cpu()
     model.train(was_training)
     return logits

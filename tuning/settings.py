@@ -36,10 +36,13 @@ class TuneSettings:
         lora: Shape of the adapter.
         learning_rate: Peak; falls linearly to 0 after the warm-up.
         warmup_steps: Steps in which it rises from 0.
+        warmup_share: The same as a share of all steps, where `warmup_steps` is 0.
+        weight_decay: Of AdamW.
         epochs: Passes over the training examples.
         batch_size: Examples a step, over all processes.
         micro_batch: Rows a forward pass; by memory when None.
         max_length: Tokens of prompt and answer; longer examples are refused, never cut.
+        max_target_length: Tokens of an answer that an encoder-decoder model is to write.
         loss_on: `answer` only, or `everything` (prompt too).
         rows: `single`, `packed`, or `streamed`: what shares a row of the batch.
         row_tokens: Tokens of a packed or streamed row at most.
@@ -69,6 +72,9 @@ class TuneSettings:
     patience: int | None
     metric: Literal["auto", "auc", "loss"]
     tracker: Literal["none", "tensorboard", "wandb", "trackio"]
+    warmup_share: float = 0.0
+    weight_decay: float = 0.0
+    max_target_length: int = 64
 
 
 @dataclass(frozen=True)

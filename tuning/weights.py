@@ -12,9 +12,14 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from tastemaker.errors import UserError
 from tastemaker.models.adapters import with_adapter
 from tastemaker.models.language import LanguageModel, quiet_loading
+from tastemaker.models.seq2seq import is_seq2seq
+from tastemaker.models.whole_words import WholeWordT5
 from tastemaker.tuning.settings import AdapterShape, Kind
 
 __all__ = ["check_kind", "quantisation", "trainable"]
+
+_CAUSAL_DEFAULT = ("q_proj", "v_proj")  # of Llama and its kin, what a recipe says by default
+_T5_DEFAULT = ("q", "v")  # the same layers
 
 
 def check_kind(kind: Kind) -> None:
@@ -90,7 +95,11 @@ def trainable(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if adapter is not None:
         return with_adapter(base, adapter, trainable=True).model
-    _check_targets(model, shape.target_modules)
+    seq2seq = is_seq2seq(model)
+    targets = shape.target_modules
+    if seq2seq and targets == _CAUSAL_DEFAULT:
+        targets = _T5_DEFAULT
+    _check_targets(model, targets)
     with quiet_loading(), torch.random.fork_rng(devices=_devices(base)):
         torch.manual_seed(seed)
         return get_peft_model(
@@ -99,10 +108,16 @@ def trainable(
                 r=shape.rank,
                 lora_alpha=shape.alpha,
                 lora_dropout=shape.dropout,
-                target_modules=list(shape.target_modules),
-                task_type="CAUSAL_LM",
+                target_modules=list(targets),
+                modules_to_save=_new_modules(model),
+                task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
             ),
         )
+
+
+def _new_modules(model: Any) -> list[str] | None:
+    """Whole-word embeddings, which no pretrained model brings, are trained besides an adapter."""
+    return ["whole_words"] if isinstance(model, WholeWordT5) else None
 
 
 def _devices(base: LanguageModel) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the Amazon review dumps of 2018 and 2023 have in common.
+"""What the Amazon review dumps of 2014, 2018 and 2023 have in common.
 
 A dump was made after its last review, and some of its columns sum up all reviews, those of any test
 period included. They are not read: see `BuiltinDataset.left_out`.
@@ -6,9 +6,10 @@ period included. They are not read: see `BuiltinDataset.left_out`.
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +17,11 @@ import polars as pl
 from tastemaker.data.builtin.base import BuiltinDataset
 from tastemaker.data.builtin.files import RemoteFile
 from tastemaker.data.readers import open_table
+from tastemaker.data.readers.base import open_bytes
+from tastemaker.data.readers.values import as_series
 from tastemaker.data.schema import Policies, Schema
 from tastemaker.data.tables import Tables, build_tables
+from tastemaker.errors import DataError
 
 __all__ = ["CATEGORIES", "Dump", "dataset", "sane_title"]
 
@@ -53,6 +57,9 @@ class Dump:
         left_out: Columns that know the future.
         paper: To be cited.
         url: Where the dump is described.
+        server: Where the addresses begin.
+        categories: Variant → its name in prompts.
+        users: Column of the reviews → our name, of what they tell of who wrote them.
     """
 
     name: str
@@ -66,13 +73,16 @@ class Dump:
     left_out: str
     paper: str
     url: str
+    server: str = SERVER
+    categories: Mapping[str, str] = field(default_factory=lambda: CATEGORIES)
+    users: Mapping[str, str] = field(default_factory=dict)
 
 
 def dataset(dump: Dump, variants: tuple[str, ...]) -> BuiltinDataset:
     """One category, or several joined by a column `domain`."""
     names = [name for variant in variants for name in dump.files[variant]]
     remote = [
-        RemoteFile(name, f"{SERVER}/{address}/{name}")
+        RemoteFile(name, f"{dump.server}/{address}/{name}")
         for variant in variants
         for name, address in zip(dump.files[variant], dump.addresses, strict=True)
     ]
@@ -86,8 +96,9 @@ def dataset(dump: Dump, variants: tuple[str, ...]) -> BuiltinDataset:
     def load(files: Mapping[str, Path]) -> Tables:
         reviews, items = _read(dump, variants, files)
         return build_tables(
-            reviews,
+            reviews.drop(dump.users.values()),
             items=items,
+            users=_users(dump, reviews),
             schema=schema,
             policies=Policies(unknown_items="keep", duplicates="drop"),
             names={"interactions": _called(names[::2]), "items": _called(names[1::2])},
@@ -119,12 +130,21 @@ def _read(
     reviews, items = [], []
     for variant in variants:
         reviewed, listed = (files[name] for name in dump.files[variant])
-        frame = _columns(reviewed, dump.reviews, lists=dump.schema.lists)
-        domain = pl.lit(CATEGORIES[variant]).alias("domain")
+        frame = _columns(reviewed, {**dump.reviews, **dump.users}, lists=dump.schema.lists)
+        domain = pl.lit(dump.categories[variant]).alias("domain")
         reviews.append(frame.with_columns(domain) if len(variants) > 1 else frame)
         items.append(_columns(listed, dump.items, lists=dump.schema.lists))
     listed_items = _stack(items).unique(dump.schema.item, keep="first", maintain_order=True)
     return _stack(reviews), listed_items.with_columns(**dump.shape)
+
+
+def _users(dump: Dump, reviews: pl.DataFrame) -> pl.DataFrame | None:
+    """What the reviews tell of who wrote them: each user once, by the earliest review that does."""
+    if not dump.users:
+        return None
+    user, told = dump.schema.user, list(dump.users.values())
+    ordered = reviews.sort(dump.schema.time or user, user, maintain_order=True)
+    return ordered.group_by(user, maintain_order=True).agg(pl.col(told).drop_nulls().first())
 
 
 def _stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -134,13 +154,43 @@ def _stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _columns(path: Path, names: Mapping[str, str], *, lists: Mapping[str, str]) -> pl.DataFrame:
     """The named columns only, renamed; one that a file lacks altogether is empty."""
-    table = open_table(path, format="jsonl")
-    have = [name for name in names if name in table.columns()]
-    frame = table.read(have, typed=True).rename({name: names[name] for name in have})
+    frame = _literals(path, list(names))
+    if frame is None:
+        table = open_table(path, format="jsonl")
+        wanted = [name for name in names if name in table.columns()]
+        frame = table.read(wanted, typed=True)
+    have = [name for name in names if name in frame.columns]
+    frame = frame.rename({name: names[name] for name in have})
     absent = [ours for name, ours in names.items() if name not in have]
     frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in absent)
     lines = [_as_list(frame[name]) if name in lists else frame[name] for name in names.values()]
     return pl.DataFrame(lines)
+
+
+def _literals(path: Path, names: Sequence[str]) -> pl.DataFrame | None:
+    """The named columns of a file with a Python literal in each line; None where it is JSON."""
+    with open_bytes(path) as handle:
+        if not handle.readline().lstrip().startswith(b"{'"):
+            return None
+    rows = [{name: row.get(name) for name in names} for row in _parsed_lines(path)]
+    cells = [as_series(name, [row[name] for row in rows]) for name in names]
+    return pl.DataFrame([one.cast(pl.String) if one.dtype == pl.Null else one for one in cells])
+
+
+def _parsed_lines(path: Path) -> Iterator[Mapping[str, object]]:
+    with open_bytes(path) as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                row = ast.literal_eval(line.decode().strip() or "{}")
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{path}, line {number}: neither an object nor a Python literal of one",
+                    allowed="lines such as {'asin': 'B000', 'title': 'Tutu', 'price': 3.17}",
+                )
+            if row:
+                yield row
 
 
 def _as_list(cells: pl.Series) -> pl.Series:
@@ -158,7 +208,12 @@ def _parsed(text: str | None) -> list[str] | None:
         value = json.loads(text)
     except ValueError:
         return [text]
-    return [str(part) for part in value] if isinstance(value, list) else [text]
+    if not isinstance(value, list):
+        return [text]
+    if any(isinstance(part, list) for part in value):  # 2014: paths of categories, as lists
+        paths = [part if isinstance(part, list) else [part] for part in value]
+        return list(dict.fromkeys(str(part) for path in paths for part in path))
+    return [str(part) for part in value]
 
 
 def sane_title(column: str = "title") -> pl.Expr:

@@ -14,6 +14,9 @@ from tastemaker.data.builtin.files import RemoteFile, checksum_of
 from tastemaker.errors import DataError, MissingError, UnknownNameError, UserError
 
 NAMES = [
+    "amazon-2014:beauty",
+    "amazon-2014:sports-and-outdoors",
+    "amazon-2014:toys-and-games",
     "amazon-2018:all-beauty",
     "amazon-2018:digital-music",
     "amazon-2018:fashion",

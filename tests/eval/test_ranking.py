@@ -10,6 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import (
+    label_ranking_average_precision_score,
+    ndcg_score,
+    top_k_accuracy_score,
+)
 
 from tastemaker.data.schema import Implicit, Schema
 from tastemaker.data.splits import Split
@@ -119,6 +124,20 @@ def test_ranks_among_candidates_are_the_mean_over_orders_of_a_tie(
         expected.append((best + worst) / 2)
     ranks = ranks_of(values.astype(float), labels.astype(int), questions)
     assert ranks.tolist() == expected
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_hits_and_gains_are_scikit_learns(k: int) -> None:
+    random = np.random.default_rng(k)
+    scores = random.permuted(np.tile(np.arange(12.0), (50, 1)), axis=1)
+    targets = random.integers(0, 12, 50)
+    labels = (np.arange(12) == targets[:, None]).astype(int)
+    questions = np.repeat(np.arange(50), 12)
+    ranks = ranks_of(scores.ravel(), labels.ravel(), questions)
+    assert ndcg(ranks, k) == pytest.approx(ndcg_score(labels, scores, k=k))
+    found = top_k_accuracy_score(targets, scores, k=k, labels=np.arange(12))
+    assert hit_rate(ranks, k) == pytest.approx(found)
+    assert mrr(ranks) == pytest.approx(label_ranking_average_precision_score(labels, scores))
 
 
 def test_constant_scores_are_no_better_than_chance() -> None:

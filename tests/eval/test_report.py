@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tastemaker.eval.answers import Measure, Result
+from tastemaker.eval.answers_table import ORACLE_TITLE
 from tastemaker.eval.compare import Comparison, compare
 from tastemaker.eval.report import (
     Curve,
@@ -73,6 +75,7 @@ def data(comparison: Comparison) -> ReportData:
         subtitle="TALLRec and KAR beside DIN",
         created="2026-01-05",
         models={"DIN": "attention over the history"},
+        results=_answers("T5"),
         facts={"Interactions": 100004, "Density": 0.016437, "First event": "1995"},
         curves=[
             Curve("Validation AUC", "DIN", [1, 2, 3], [0.6, 0.7, 0.65], "epoch", best=1),
@@ -88,6 +91,18 @@ def data(comparison: Comparison) -> ReportData:
         recipe="name: quickstart\nseed: 7\n",
         versions={"torch": "2.13.0"},
     )
+
+
+def _answers(name: str) -> list[Result]:
+    """A model, which has seen the target in its last prompt, and a rule that does better."""
+    figures = {"HR@10": Measure(0.25, 0.125, 0.375)}
+    model = Result("sequential", name, "fixed", name, name, 40, 30, {"NDCG@10": Measure(0, 0, 0)})
+    best = {"NDCG@10": Measure(0.5, 0.4, 0.6)}
+    return [
+        replace(model, counts={"free: invalid": 0.125}),
+        replace(model, model="Popularity", metrics=best, rule=True),
+        replace(model, task=f"told {name}", metrics=figures, oracle=True),
+    ]
 
 
 def test_the_page_says_what_ran_and_how_it_ended(data: ReportData) -> None:
@@ -157,6 +172,7 @@ def _hostile(data: ReportData) -> ReportData:
         subtitle=HOSTILE,
         created=HOSTILE,
         models={f"{HOSTILE}DIN": HOSTILE},
+        results=_answers(HOSTILE),
         facts={HOSTILE: HOSTILE},
         curves=[Curve(HOSTILE, f"_{HOSTILE}", [1, 2], [1, 2], HOSTILE)],
         timings={HOSTILE: 1.0},
@@ -220,3 +236,31 @@ def test_optional_fields_have_defaults() -> None:
     assert needed == ["title", "comparison"]
     with pytest.raises(TypeError, match="comparison"):
         ReportData("only a title")  # type: ignore[call-arg]
+
+
+def test_generated_answers_have_their_tables_oracles_last() -> None:
+    lone = ReportData("Lone", "Nothing is compared.", results=_answers("T5"))
+    text = _Page(render_report(lone)).text
+    assert "T5 does worse than Popularity on NDCG@10 with T5 (fixed)" in text
+    assert "Free answers of T5 with T5 (fixed): 12.5% invalid." in text
+    plain, told = text.split(ORACLE_TITLE)
+    assert "Generated answers" in plain
+    assert "0.0000 [0.0000, 0.0000]" in plain
+    assert "0.2500 [0.1250, 0.3750]" not in plain
+    assert "0.2500 [0.1250, 0.3750]" in told
+    assert "Popularity" not in told
+    without = _Page(render_report(replace(lone, results=lone.results[:2]))).text
+    assert ORACLE_TITLE not in without
+
+
+def test_without_a_comparison_the_page_says_why_and_shows_the_answers() -> None:
+    why = "Scores are not compared: all 9 test rows are likes."
+    page = _Page(render_report(ReportData("Lone", why, results=_answers("T5"))))
+    headings = [tag for tag, _ in page.tags if tag == "h2"]
+    assert len(headings) == 2
+    assert page.text.count(why) == 1
+    verdict = page.text.split("Generated answers")[0]
+    assert "sequential, T5: T5 does worse than Popularity" in verdict
+    assert not {"Comparison", "nan", "n/a"} & set(page.text.split())
+    assert not page.open
+    assert why in _Page(render_report(ReportData("Bare", why))).text

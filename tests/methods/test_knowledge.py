@@ -203,7 +203,7 @@ def test_an_estimate_counts_exactly_and_keeps_what_it_asked(tmp_path: Path) -> N
     ("reason", "message"),
     [
         ({"factors": []}, "an empty list"),
-        ({"max_cost": 1.0}, "max_cost needs reason.price"),
+        ({"max_cost": 1.0}, "max_cost needs a price too"),
         ({"cut": "yesterday"}, "reason.cut"),
         ({"chain": "singel"}, "reason.chain"),
         ({"language": "english"}, "reason.language"),

@@ -18,7 +18,7 @@ def names(found: Recipe, until: str | None = None) -> list[str]:
 
 
 def test_stages_come_in_order() -> None:
-    assert names(recipe(methods=["kar", "tallrec"])) == list(ORDER)
+    assert names(recipe(methods=["kar", "p5"], teach={})) == list(ORDER)
     assert names(recipe(methods=["tallrec"])) == ["data", "build", "tune", "evaluate", "report"]
     assert names(recipe()) == ["data", "evaluate", "report"]
 
@@ -29,6 +29,12 @@ def test_until_keeps_only_what_is_needed() -> None:
     assert names(both, "encode") == ["data", "reason", "encode"]
     with pytest.raises(UserError, match="no stage 'deploy'"):
         names(both, "deploy")
+
+
+def test_the_data_set_needs_the_teacher_where_the_recipe_has_one() -> None:
+    assert names(recipe(teach={}), "build") == ["data", "teach", "build"]
+    assert names(recipe(build={}), "build") == ["data", "build"]
+    assert names(recipe(), "teach") == ["data", "teach"]
 
 
 def test_every_stage_only_needs_earlier_ones() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import UserError
@@ -125,6 +125,128 @@ def test_which_template_fits_which_example() -> None:
         assert (fits[:, place] == binder.fits(examples, find_template(name))).all()
     assert fits[:, 0].all()
     assert (fits[:, 1] == (examples.labels == 1)).all()
+
+
+FAMILIES = find_templates(["p5/2-*", "p5/5-*", "p5/1-*"])
+TASKS = np.array([template.task for template in FAMILIES])
+
+
+def met(counts: Sequence[int], *, negatives: int = 0) -> tuple[Binder, Examples]:
+    """Likes of users who have so many each, and items drawn beside each of them."""
+    split = shop_split()
+    binder = Binder(split.histories, Catalogue(split.tables), candidates=5)
+    users = np.repeat(np.arange(len(counts)), counts)
+    own = np.zeros(len(users) * (1 + negatives), dtype=np.int8)
+    own[:: 1 + negatives] = 1
+    rows = np.repeat(np.arange(len(users)), 1 + negatives)
+    users = np.repeat(users, 1 + negatives)
+    return binder, Examples(rows, users, np.arange(len(rows)) % 83, rows, own)
+
+
+class Fitting(Mixture):
+    """Fits whatever the label allows, without looking at any data."""
+
+    def fits(self, binder: Binder, examples: Examples) -> Any:
+        likes = np.array([one.names_item or one.offers for one in self.templates])
+        return (examples.labels == 1)[:, None] | ~likes
+
+
+def drawn(mixture: Mixture, binder: Binder, examples: Examples, **options: Any) -> tuple[Any, Any]:
+    fits = mixture.fits(binder, examples)
+    return mixture.choose(examples, fits, **{"seed": 0, **options})
+
+
+def test_each_task_is_drawn_by_itself() -> None:
+    binder, examples = met([4] * 20)
+    mixture = Fitting.of(FAMILIES).repeated(
+        binder, examples, times={"sequential": 3, "direct": 50}, per_user={}
+    )
+    places, templates = drawn(mixture, binder, examples)
+    for task, count in {"sequential": 3, "rating": 1, "direct": (TASKS == "direct").sum()}.items():
+        mine = TASKS[templates] == task
+        assert (np.bincount(places[mine], minlength=80) == count).all()
+    assert len(set(zip(places.tolist(), templates.tolist(), strict=True))) == len(places)
+    # Templates of a task are drawn alike often, whatever the others do.
+    of_rating = np.bincount(templates[TASKS[templates] == "rating"])
+    assert (of_rating[of_rating > 0] > 1).sum() >= 8
+
+
+def test_so_many_per_user_are_spread_over_the_rows_of_each() -> None:
+    counts = [1, 2, 5, 30, 400]
+    binder, examples = met(counts)
+    mixture = Fitting.of(FAMILIES).repeated(
+        binder, examples, times={}, per_user={"sequential": 20, "direct": 5}
+    )
+    sums = np.zeros((2, 5))
+    for epoch in range(40):
+        places, templates = drawn(mixture, binder, examples, epoch=epoch)
+        for which, task in enumerate(("sequential", "direct")):
+            owners = examples.users[places[TASKS[templates] == task]]
+            sums[which] += np.bincount(owners, minlength=5) / 40
+    most = (TASKS == "sequential").sum()
+    assert sums[0] == pytest.approx([most, 20, 20, 20, 20], rel=0.12)
+    assert sums[1] == pytest.approx([5] * 5, rel=0.15)
+    assert sums[0, 1:3].tolist() == [20, 20]  # nothing is left to chance: 2 · 10 and 5 · 4
+
+
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_negatives_leave_the_share_of_each_template_as_it_was(negatives: int) -> None:
+    binder, examples = met([100] * 20, negatives=negatives)
+    mixture = Fitting.of(FAMILIES).repeated(
+        binder, examples, times={}, per_user={"sequential": 200, "direct": 200}, negatives=negatives
+    )
+    places, templates = drawn(mixture, binder, examples)
+    by_label = np.array([one.answers_by_label for one in FAMILIES])[templates]
+    for task in ("sequential", "direct"):
+        mine = TASKS[templates] == task
+        assert mine.sum() == pytest.approx(4000, rel=0.03)
+        family = [one for one in FAMILIES if one.task == task]
+        share = np.mean([one.answers_by_label for one in family])
+        assert by_label[mine].mean() == pytest.approx(share, abs=0.03)
+        liked = examples.labels[places[mine & by_label]].mean()
+        assert liked == pytest.approx(1 / (1 + negatives), abs=0.04)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, 60), max_size=4), st.integers(0, 2))
+def test_repeats_do_not_depend_on_what_else_is_asked(cuts: list[int], epoch: int) -> None:
+    binder, whole = met([3] * 20)
+    mixture = Fitting.of(FAMILIES).repeated(
+        binder, whole, times={"rating": 2}, per_user={"sequential": 7, "direct": 1}
+    )
+    borders = [0, *sorted(cuts), 60]
+    found = []
+    for start, stop in pairwise(borders):
+        places, templates = drawn(mixture, binder, whole.take(slice(start, stop)), epoch=epoch)
+        found += zip((places + start).tolist(), templates.tolist(), strict=True)
+    places, templates = drawn(mixture, binder, whole, epoch=epoch)
+    assert found == list(zip(places.tolist(), templates.tolist(), strict=True))
+
+
+def test_sizes_are_counted_where_a_template_of_the_task_fits() -> None:
+    split = shop_split()
+    binder = Binder(split.histories, Catalogue(split.tables), candidates=5)
+    examples = Examples.of_rows(split.tables, split.train)
+    mixture = Mixture.of(find_templates(["p5/2-3", "p5/3-9"])).repeated(
+        binder, examples, times={}, per_user={"sequential": 2, "explanation": 3}
+    )
+    fits = mixture.fits(binder, examples)
+    for place, task in enumerate(("sequential", "explanation")):
+        sizes = mixture.repeats[task].sizes
+        assert sizes is not None
+        own = np.bincount(examples.users[fits[:, place]], minlength=split.tables.n_users)
+        assert sizes.tolist() == np.maximum(own, 1).tolist()
+
+
+def test_what_nobody_rated_is_not_asked_for_a_rating() -> None:
+    split = shop_split()
+    binder = Binder(split.histories, Catalogue(split.tables), candidates=5)
+    rows = split.train[:20]
+    other = Examples.of_rows(split.tables, rows, items=np.full(20, split.tables.n_items - 1))
+    met_item = split.tables.interactions["item"].to_numpy()[rows] == split.tables.n_items - 1
+    like_or_dislike, direct = find_templates(["p5/1-4", "p5/5-1"])
+    assert (binder.fits(other, like_or_dislike) == met_item).all()
+    assert binder.fits(other, direct).all()
 
 
 def test_a_mixture_needs_templates_about_the_same_thing() -> None:

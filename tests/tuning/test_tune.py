@@ -17,6 +17,7 @@ from tastemaker.errors import DataError, SaveCheckError, StageError, UserError
 from tastemaker.models.adapters import base_identity
 from tastemaker.models.language import LanguageModel, load_language_model, quiet_loading
 from tastemaker.models.scoring import score_yes_no
+from tastemaker.tuning import causal, running
 from tastemaker.tuning import tune as tune_module
 from tastemaker.tuning.save_check import check_save
 from tastemaker.tuning.settings import AdapterShape, TuneResult, TuneSettings
@@ -188,7 +189,7 @@ def test_loss_and_gradients_equal_trl(
         found.append((loss.detach(), torch.autograd.grad(loss, mine, allow_unused=True)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune_module, "_train", stop)
+    monkeypatch.setattr(tune_module, "run", stop)
     with pytest.raises(KeyboardInterrupt):
         run(
             fresh,
@@ -239,7 +240,7 @@ def test_killed_after_the_last_step_it_only_reads_the_best_state(
         raise Killed
 
     resumed = tmp_path / "resumed"
-    monkeypatch.setattr(tune_module, "_save", die)
+    monkeypatch.setattr(running, "_save", die)
     with pytest.raises(Killed):
         run(fresh, resumed, settings={"patience": 1, "epochs": 6})
     monkeypatch.undo()
@@ -388,7 +389,7 @@ def test_unknown_layers_are_refused(fresh: Fresh, tmp_path: Path) -> None:
 def test_shared_rows_need_a_model_that_keeps_them_apart(
     fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
 ) -> None:
-    monkeypatch.setattr(tune_module, "attends_fully", lambda *_: False)  # as of a sliding window
+    monkeypatch.setattr(causal, "attends_fully", lambda *_: False)  # as of a sliding window
     with pytest.raises(
         UserError, match=rf"tune.rows {rows} needs a model[^\0]*tune.rows to single"
     ):

@@ -85,6 +85,9 @@ class BuildConfig(Config):
     cluster_size: int = Field(500, gt=1, description="items in the smallest ones; OpenP5: 500")
     columns: dict[str, str] = Field({}, description="field: column that holds it")
     attributes: tuple[str, ...] = Field((), description="item columns in feature texts; empty: all")
+    text_words: int | None = Field(
+        None, gt=0, description="words shown of a text of an event, such as a review; empty: all"
+    )
     train_examples: int | None = Field(None, gt=0, description="seeded sample; all when empty")
     valid_examples: int | None = Field(None, gt=0)
     shots: Counts = Field((), description="also write K-shot subsets; TALLRec: [16, 64, 256]")

@@ -27,7 +27,7 @@ from tastemaker.recipe import Recipe
 FIGURES = ("HR@1", "HR@3", "HR@5", "NDCG@3", "NDCG@5")
 RECOMMENDING = (1, 2, 4, 5, 6)  # matching
 CHOOSING = (7, 8, 9, 10, 13)  # from candidates
-LARGE: dict[str, Any] = {"layers": 2, "width": 128, "heads": 4, "feed_forward": 512}
+LARGE: dict[str, Any] = {"layers": 2, "width": 96, "heads": 4, "feed_forward": 384, "dropout": 0.0}
 SMALL: dict[str, Any] = {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64}
 
 
@@ -109,7 +109,7 @@ def recipe(options: argparse.Namespace) -> Recipe:
                 "max_length": 1024,
                 "epochs": options.epochs,
                 "batch_size": 64 if from_nothing else 16,
-                "learning_rate": 2e-3 if from_nothing else 1e-3,
+                "learning_rate": 1e-2 if from_nothing else 1e-3,
                 "weight_decay": 0.01,
                 "warmup_share": 0.05,
             },

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--datasets", nargs="+", default=["beauty", "sports"])
     parser.add_argument("--indexings", nargs="+", default=list(INDEXINGS))
-    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--examples", type=int, help="training examples; all of them when left")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
@@ -139,14 +139,14 @@ TUNE: dict[str, Any] = {
     "model": "new-t5",
     "kind": "full",
     "whole_words": 512,
-    "new_model": {"layers": 2, "width": 128, "heads": 4, "feed_forward": 512},
+    "new_model": {"layers": 2, "width": 64, "heads": 4, "feed_forward": 256, "dropout": 0.0},
     "valid_shots": 1000,
     "batch_size": 64,
     "micro_batch": 64,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-2,
     "weight_decay": 0.01,
     "warmup_share": 0.05,
-    "evaluate_every": 300,
+    "evaluate_every": 500,
 }
 
 

@@ -1,8 +1,8 @@
 """Explanations out of reviews: a sentence that says what was good or bad, and the word it is about.
 
-P5 (section 5.1) takes its explanations from reviews with Sentires, which parses sentences and finds
-pairs of a feature and an opinion. This stands in for it and needs no parser: a lexicon of opinions,
-and the word beside one of them.
+P5 takes its explanations from reviews with Sentires, which parses sentences and finds pairs of a
+feature and an opinion. This stands in for it and needs no parser: a lexicon of opinions, and the
+word beside one of them.
 
     The strings are very cheap.   strings      a noun, a verb of being, an opinion
     What a great smell!           smell        an opinion before a noun
@@ -37,11 +37,11 @@ exceptional exciting expensive fabulous fancy fantastic fast faulty favorite fav
 flexible flimsy fluffy fresh friendly fun funny generous gentle genuine good gorgeous great greasy
 handy happy harsh heavy helpful hideous high-quality horrible impressive inaccurate incredible
 inexpensive inferior informative ingenious interesting lame lasting leaky light lightweight loose
-loud lousy lovely low-quality luxurious magnificent marvelous mediocre messy misleading nasty natural
-neat nice noisy odd okay oily outstanding overpriced painful perfect phenomenal pleasant pleasing
-poor powerful practical precise pretty quick quiet realistic reasonable refreshing reliable rich
-rough rude rugged safe satisfying scratchy sensitive shabby sharp shiny shoddy silky simple sleek
-slick slow smelly smooth soft solid soothing spacious stiff sticky stinky strong stunning
+loud lousy lovely low-quality luxurious magnificent marvelous mediocre messy misleading nasty
+natural neat nice noisy odd okay oily outstanding overpriced painful perfect phenomenal pleasant
+pleasing poor powerful practical precise pretty quick quiet realistic reasonable refreshing reliable
+rich rough rude rugged safe satisfying scratchy sensitive shabby sharp shiny shoddy silky simple
+sleek slick slow smelly smooth soft solid soothing spacious stiff sticky stinky strong stunning
 stupid sturdy stylish superb superior sweet tasty terrible terrific thick thin tight tiny tough
 uncomfortable unique unpleasant unreliable useful useless vibrant vivid warm weak wearable weird
 well-made wonderful worse worst worthless yummy
@@ -78,8 +78,8 @@ should since some somebody someone something sometimes soon still stuff such sur
 thank thanks that the their theirs them themselves then there these they thing things think this
 those though thought three through throughout thus time times today together told too took toward
 try trying two under unless until upon use used uses using very want wanted was wasn way ways week
-weeks well went were weren what whatever when where whether which while who whole whom whose why will
-with within without won would wouldn year years yes yesterday yet you your yours yourself
+weeks well went were weren what whatever when where whether which while who whole whom whose why
+will with within without won would wouldn year years yes yesterday yet you your yours yourself
 """
 _FEATURE = r"([a-z][a-z-]*[a-z])"
 _TAGS = r"</?[A-Za-z][^<>]{0,200}>"
@@ -94,13 +94,10 @@ def _any(*words: str) -> str:
 
 
 # ASCII borders keep the matcher on its fast path.
-_BEFORE = (
-    rf"(?-u:\b){_any(_OPINIONS)}(?:,? (?:and )?{_any(_OPINIONS, _PLAIN)})* {_FEATURE}(?-u:\b)"
-)
-_AFTER = (
-    rf"(?-u:\b){_FEATURE} {_any(_BEING)}(?: {_any(_DEGREES)}){{0,3}} {_any(_OPINIONS)}(?-u:\b)"
-)
-_NOUNS = frozenset("quality smell sound taste feel look work".split())  # among the words above
+_BEFORE = rf"(?-u:\b){_any(_OPINIONS)}(?:,? (?:and )?{_any(_OPINIONS, _PLAIN)})* {_FEATURE}(?-u:\b)"
+_AFTER = rf"(?-u:\b){_FEATURE} {_any(_BEING)}(?: {_any(_DEGREES)}){{0,3}} {_any(_OPINIONS)}(?-u:\b)"
+# Nouns among the words above.
+_NOUNS = frozenset(["quality", "smell", "sound", "taste", "feel", "look", "work"])
 _LEFT_OUT = (
     frozenset(" ".join((_OPINIONS, _PLAIN, _BEING, _DEGREES, _NO_FEATURES)).split()) - _NOUNS
 )

@@ -11,6 +11,7 @@ Every model is asked the same questions; simple rules answer them too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,10 +47,11 @@ from tastemaker.prompts.selection import sampled
 from tastemaker.recipe import GenerateConfig, TuneConfig
 from tastemaker.stage import Reporter
 
-__all__ = ["CUTS", "Answered", "Answerer", "ranks_in_table", "result_of"]
+__all__ = ["CUTS", "Answered", "Answerer", "ranks_in_table", "result_of", "unrated"]
 
 CUTS = (1, 3, 5, 10)
 _HEADLINE_ORDER = 2  # P5 compares headlines by BLEU-2
+_RATED = re.compile(r"^\s*[0-9]+(?:\.[0-9]+)?\s*(?:,\s*|$)")  # a rating before an explanation
 Ranks = NDArray[np.float64]
 
 
@@ -301,10 +303,8 @@ class Answerer:
     def _worded(self, posed: Posed) -> Answered:
         texts = self._texts(posed)
         written = list(posed.answers)
-        if "rating" in posed.template.fields("answer"):  # "4 , because it is …"
-            lowest, highest = self._posing.scale
-            texts = list(parse_ratings(texts, lowest=lowest, highest=highest).rests)
-            written = list(parse_ratings(written, lowest=lowest, highest=highest).rests)
+        if "rating" in posed.template.fields("answer"):
+            texts, written = (list(map(unrated, side)) for side in (texts, written))
         headline = posed.template.fields("answer") == {"headline"}
         scores = text_scores(texts, written, order=_HEADLINE_ORDER if headline else 4)
         metrics = measures_of_texts(scores, posed.examples.users, draws=self._draws)
@@ -390,3 +390,12 @@ def ranks_in_table(
         )
     questions = np.repeat(np.arange(len(table)), table.shape[1])
     return ranks_of(table.ravel(), labels.ravel(), questions)
+
+
+def unrated(answer: str) -> str:
+    """An explanation without the rating in front of it, where there is one.
+
+    >>> unrated("4 , it lasts 10 hours")
+    'it lasts 10 hours'
+    """
+    return _RATED.sub("", answer)

@@ -168,6 +168,7 @@ def planned_binder(
         index=None if index is None else index.texts,
         columns=config.columns,
         attributes=config.attributes,
+        text_words=config.text_words,
     )
     for field, column in config.columns.items():
         if not catalogue.has(column):

@@ -52,6 +52,7 @@ class Catalogue:
         index: String [n_items], what items are called by number; their place where not given.
         columns: Field → column that holds it, where the names differ.
         attributes: Item columns shown by `attributes` besides the title; all when empty.
+        text_words: Words that are left of each text of an event, the first ones; None for all.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Catalogue:
         index: pl.Series | None = None,
         columns: Mapping[str, str] | None = None,
         attributes: Sequence[str] = (),
+        text_words: int | None = None,
     ) -> None:
         self.tables = tables
         self._index, self._columns, self._chosen = index, dict(columns or {}), tuple(attributes)
+        self._text_words = text_words
         self._texts: dict[str, Texts | None] = {}
 
     @cached_property
@@ -186,8 +189,9 @@ class Catalogue:
         for place in _PLACES:
             frame: pl.DataFrame = getattr(self.tables, place)
             if column in frame.columns:
-                is_told = place == "interactions" and frame[column].dtype == pl.String
-                return Texts(place, (_plain if is_told else _readable)(frame[column]))
+                if place == "interactions" and frame[column].dtype == pl.String:
+                    return Texts(place, _first_words(_plain(frame[column]), self._text_words))
+                return Texts(place, _readable(frame[column]))
         return None
 
 
@@ -239,6 +243,12 @@ def _pairs(columns: Sequence[tuple[str, pl.Series]], *, height: int) -> Listing:
 def _plain(values: pl.Series) -> pl.Series:
     """As text without anything a tokenizer could take for a special token, or for a title."""
     return pl.Series([quotable(text) for text in as_text(values).to_list()], dtype=pl.String)
+
+
+def _first_words(texts: pl.Series, most: int | None) -> pl.Series:
+    if most is None:
+        return texts
+    return texts.str.extract(rf"^((?:\S+\s+){{0,{most - 1}}}\S+)").fill_null("")
 
 
 def _coded(values: pl.Series) -> Column:

@@ -66,7 +66,7 @@ _DUMP = Dump(
     left_out="helpful, salesRank, related, imUrl",
     paper="He and McAuley (WWW 2016) and McAuley et al. (SIGIR 2015)",
     url="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
-    server="http://snap.stanford.edu/data/amazon/productGraph",
+    server="https://snap.stanford.edu/data/amazon/productGraph",
     categories=_CATEGORIES,
     users={"reviewerName": "user_name"},
 )

@@ -120,7 +120,7 @@ def test_a_killed_making_leaves_no_half_folder(
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("name", ["t5", "llama"])
+@pytest.mark.parametrize("name", ["t5", pytest.param("llama", marks=pytest.mark.slow)])
 def test_tokens_of_an_index_are_whole_where_all_weights_are_trained(
     t5_folder: Path, llama_folder: Path, name: str
 ) -> None:

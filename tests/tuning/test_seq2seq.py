@@ -221,7 +221,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_a_killed_run_ends_with_the_same_weights(fresh: Fresh, tmp_path: Path, kind: str) -> None:
     name = ALL if kind == "full" else ADAPTER
     settings = {"kind": kind, "epochs": 3, "micro_batch": 4}
@@ -244,6 +244,7 @@ def test_a_killed_run_ends_with_the_same_weights(fresh: Fresh, tmp_path: Path, k
     assert_same(weights(tmp_path / "whole", name), weights(resumed, name))
 
 
+@pytest.mark.slow
 def test_killed_while_it_saves_it_only_reads_the_best_state(
     fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +321,7 @@ def test_layers_named_by_the_recipe_are_taken(fresh: Fresh) -> None:
         )
 
 
+@pytest.mark.slow
 def test_goes_on_from_an_adapter(fresh: Fresh, tmp_path: Path) -> None:
     settings = {"kind": "lora", "learning_rate": 0.05}
     run(fresh, tmp_path / "first", settings=settings)

@@ -23,6 +23,11 @@ class CandidateSetConfig(Config):
 class GenerateConfig(Config):
     """Answers of the tuned model to the questions of the test part."""
 
+    model: str = Field(
+        "",
+        description="folder of a whole model tuned elsewhere (RUN/tune/model), such as on another "
+        "domain; empty: what the recipe tunes",
+    )
     templates: tuple[str, ...] = Field(
         (), description="that are asked; empty: of each task the first seen one, and the unseen"
     )

@@ -30,6 +30,14 @@ from tastemaker.methods.posing import Posed, Posing, answer_kind
 from tastemaker.methods.rules import Rules
 from tastemaker.methods.teaching import written_texts
 from tastemaker.methods.tuning import tuned_folder
+from tastemaker.models.adapters import base_identity
+from tastemaker.models.language import (
+    LanguageModel,
+    best_dtype,
+    default_device,
+    language_model_source,
+    load_language_model,
+)
 from tastemaker.prompts.template import Template, find_templates
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage, Workspace, atomic_file
@@ -55,12 +63,17 @@ def generate_stage(recipe: Recipe, *, taught: bool = False) -> Stage:
     """
     taught = taught or "teach" in recipe.model_fields_set
     config = recipe.generate
+    elsewhere = config.model
     draws = {"bootstrap": recipe.evaluate.bootstrap, "confidence": recipe.evaluate.confidence}
     return Stage(
         name="generate",
-        needs=("data", *(("teach",) if taught else ()), "build", "tune"),
+        needs=("data", *(("teach",) if taught else ()), "build", *(() if elsewhere else ("tune",))),
         run=lambda space: _generate(recipe, space, taught=taught),
-        config={**config.model_dump(mode="json", exclude={"batch_tokens"}), **draws},
+        config={
+            **config.model_dump(mode="json", exclude={"batch_tokens"}),
+            **draws,
+            **({"weights": base_identity(Path(elsewhere))} if elsewhere else {}),
+        },
     )
 
 
@@ -77,6 +90,8 @@ def check_generate(recipe: Recipe) -> None:
             f"generate.k = {config.k} items cannot be found with generate.beams = {config.beams}.",
             allowed="as many beams as items, or more",
         )
+    if config.model:
+        language_model_source(config.model)
     for template in find_templates(config.templates):
         if answer_kind(template) is None or template.per != "interaction":
             raise RecipeError(
@@ -115,7 +130,7 @@ def _generate(recipe: Recipe, space: Workspace, *, taught: bool) -> Mapping[str,
     for name, folder in named.items():
         answerer = Answerer(
             posing,
-            load_model(recipe.tune, folder),
+            _loaded(recipe, folder),
             config=recipe.generate,
             tune=recipe.tune,
             draws=draws,
@@ -215,8 +230,19 @@ def _rounds(posing: Posing, posed: Posed, answerer: Answerer, recipe: Recipe) ->
         yield asked, answerer.ranked(asked, origin=one.origin)
 
 
-def _models(recipe: Recipe, run: Run) -> Iterator[tuple[str, Any]]:
+def _loaded(recipe: Recipe, folder: Path | None) -> LanguageModel:
+    if recipe.generate.model:
+        device = default_device()
+        dtype = best_dtype(device, recipe.tune.precision)
+        return load_language_model(str(folder), dtype=dtype, device=device, seq2seq=True)
+    return load_model(recipe.tune, folder)
+
+
+def _models(recipe: Recipe, run: Run) -> Iterator[tuple[str, Path | None]]:
     """Name → folder of what was tuned, None for the model as it was."""
+    if recipe.generate.model:
+        yield f"{Path(recipe.generate.model).name} tuned elsewhere", Path(recipe.generate.model)
+        return
     name = Path(recipe.tune.model).name
     if recipe.generate.untuned and recipe.tune.model != NEW:
         yield f"{name} untuned", None

@@ -127,6 +127,7 @@ def tuned(run: Run) -> dict[str, Result]:
     return {one.template: one for one in load_results(run) if not one.rule}
 
 
+@pytest.mark.slow
 def test_every_family_is_answered_and_measured(run: Run) -> None:
     found = tuned(run)
     assert {one.task for one in found.values()} == {
@@ -147,6 +148,7 @@ def test_every_family_is_answered_and_measured(run: Run) -> None:
     assert {f"p5/z-{number}" for number in range(1, 7)} < set(unseen)
 
 
+@pytest.mark.slow
 def test_the_whole_test_set_is_asked(run: Run) -> None:
     rows = load_requests(run, "test").rows
     events = load_split(run).tables.interactions[rows]
@@ -160,6 +162,7 @@ def test_the_whole_test_set_is_asked(run: Run) -> None:
         assert asked[name] == liked < USERS, name
 
 
+@pytest.mark.slow
 def test_no_training_text_is_of_the_rows_that_are_asked_about(run: Run) -> None:
     split, train = load_split(run), read_shards(run.artefact("build"), "train")
     tasks = {name: find_template(name).task for name in train["template"].unique()}
@@ -173,6 +176,7 @@ def test_no_training_text_is_of_the_rows_that_are_asked_about(run: Run) -> None:
     assert [text for text in shown if text in texts]  # as the others would be found
 
 
+@pytest.mark.slow
 def test_unseen_templates_are_trained_on_by_nobody(run: Run) -> None:
     folder = run.artefact("build")
     for part in ("train", "validation", "test"):
@@ -182,6 +186,7 @@ def test_unseen_templates_are_trained_on_by_nobody(run: Run) -> None:
     assert not [one for one in unseen if find_template(one).seen]
 
 
+@pytest.mark.slow
 def test_reviews_bind_and_hostile_ones_stay_data(run: Run) -> None:
     folder = run.artefact("build")
     frames = [read_shards(folder, part) for part in ("train", "test", "test_unseen")]
@@ -199,6 +204,7 @@ def test_reviews_bind_and_hostile_ones_stay_data(run: Run) -> None:
     assert events["reviewText"][row] in heads["prompt"].item()
 
 
+@pytest.mark.slow
 def test_products_of_z_prompts_have_brand_and_price(run: Run) -> None:
     asked = read_shards(run.artefact("build"), "test_unseen")
     texts = asked.filter(pl.col("template").str.starts_with("p5/z-"))["prompt"].to_list()
@@ -208,6 +214,7 @@ def test_products_of_z_prompts_have_brand_and_price(run: Run) -> None:
     assert any("Ann " in text for text in texts)
 
 
+@pytest.mark.slow
 def test_long_reviews_are_cut_to_their_first_words(run: Run) -> None:
     split = load_split(run)
     whole, cut = (

@@ -237,7 +237,7 @@ def movielens_recipe(options: argparse.Namespace) -> Recipe:
     if options.data is not None:
         data = {"source": "ml-100k", "folder": str(options.data / "ml-100k")}
     tune = {**TUNE, "valid_shots": 1000, "epochs": options.epochs, "shots": options.examples}
-    generate: dict[str, Any] = {"beams": 20, "examples": 2000, "ranked": 200, "free": 200}
+    generate: dict[str, Any] = {"beams": 20, "examples": 1000, "ranked": 200, "free": 200}
     if options.quick:
         tune |= {"shots": 640, "valid_shots": 50, "epochs": 1, "evaluate_every": None}
         tune["new_model"] = {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64}

@@ -16,8 +16,9 @@ before the target; P5 draws where it begins. Rating, review and explanation task
 rows of the training part only, so the pair that a sequential question asks about is in no text.
 Whole-word embeddings are there in training, validation and generation alike; P5 passes them in
 training. Every checkpoint is judged on validation. Beams stay inside the catalogue and leave out
-what the user had met; P5 skips what is no number. A predicted "5.0" counts. One model answers all
-families; P5's rows for prompts 5-1 to 5-4 come from a model of their own.
+what the user had met; P5 skips what is no number. Items are asked for where the test event is a
+like (`data.columns.label`); P5 counts every event of these tasks as one. A predicted "5.0" counts.
+One model answers all families; P5's rows for prompts 5-1 to 5-4 come from a model of their own.
 """
 
 from __future__ import annotations

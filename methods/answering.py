@@ -152,7 +152,7 @@ class Answerer:
             shown = f"{len(catalogue):,} names of items"
         metrics = self._of_ranks(posed, ranks, most=config.k)
         counts = {} if briefly else self._free(posed, names)
-        return Answered(shown, metrics, counts, answers, metrics[f"NDCG@{self._last()}"].value)
+        return Answered(shown, metrics, counts, answers, list(metrics.values())[-1].value)
 
     def _free(self, posed: Posed, names: Sequence[str]) -> dict[str, float]:
         """Shares of wrong answers when nothing keeps the model inside the catalogue."""
@@ -243,7 +243,8 @@ class Answerer:
         metrics = measures_of_labels(scores, labels, users, draws=self._draws)
         protocol = f"{posed.template.choices[0]} or {posed.template.choices[1]}"
         counts: dict[str, float] = {}
-        if self._config.ranked and not briefly and posed.template.task == "direct":
+        ranks = posed.template.task == "direct" and self._config.ranked and (labels == 1).any()
+        if ranks and not briefly:
             ranked, width = self._ranked_by_odds(posed)
             metrics |= ranked
             protocol += f"; 1 of {width} candidates asked one by one"
@@ -337,9 +338,6 @@ class Answerer:
     def _of_ranks(self, posed: Posed, ranks: Ranks, *, most: int) -> dict[str, Measure]:
         cuts = [k for k in CUTS if k <= most]
         return measures_of_ranks(ranks, posed.examples.users, cuts=cuts, draws=self._draws)
-
-    def _last(self) -> int:
-        return max(k for k in CUTS if k <= max(self._config.k, 3))
 
     def _rows(self, posed: Posed, **columns: Any) -> pl.DataFrame:
         values = {name: pl.Series(column) for name, column in columns.items()}

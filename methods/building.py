@@ -161,7 +161,7 @@ def _audit_index(split: Split, index: pl.Series) -> list[Finding]:
     return [probe_finding(probe, "ids: item numbers in prompts", shown_by="a template")]
 
 
-def _again(folder: Path, config: BuildConfig, seed: int, taught: bool) -> tuple[Any, Any]:
+def _again(folder: Path, config: BuildConfig, seed: int, taught: bool = False) -> tuple[Any, Any]:
     """The plan in another process."""
     found = _planned(folder, config, seed=seed, taught=taught)
     return found.sources, _checker(found, config, seed=seed)

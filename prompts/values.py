@@ -125,6 +125,10 @@ class Block:
             per_row=wanted - 1,
             seed=self.binder.seed + _EPOCH * self.binder.epoch,
         )
+        own = self.tables.interactions["item"].to_numpy()[self.examples.rows][:, None]
+        if drawn.shape == (len(targets), wanted - 1):
+            # Asked about another item than the row's own, which is then free to be offered.
+            drawn = np.where((drawn == targets) & (targets != own), own, drawn)
         if drawn.shape != (len(targets), wanted - 1) or (drawn == targets).any():
             raise UserError(
                 f"the candidates' source gave {drawn.shape} items, or a target among them.",

@@ -100,9 +100,9 @@ class ScoringContract(ABC):
         """Reversed order and one request at a time give the same scores."""
         scores = fitted.score(test_rows)
         backwards = fitted.score(Requests(test_rows.frame.reverse()))[::-1]
-        np.testing.assert_allclose(backwards, scores, atol=self.tolerance)
+        np.testing.assert_allclose(backwards, scores, rtol=1e-6, atol=self.tolerance)
         alone = [fitted.score(Requests(test_rows.frame[row : row + 1]))[0] for row in range(5)]
-        np.testing.assert_allclose(alone, scores[:5], atol=self.tolerance)
+        np.testing.assert_allclose(alone, scores[:5], rtol=1e-6, atol=self.tolerance)
 
     def test_scores_a_user_without_history(self, fitted: Recommender, split: Split) -> None:
         """Before a user's first event there is nothing to go by, and still a finite score."""

@@ -557,6 +557,7 @@ for place, step in enumerate(STEPS):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_every_line_is_worked_on_once(tmp_path: Path) -> None:
     def script(body: Mapping[str, Any]) -> str:
         number = int(body["messages"][-1]["content"].split()[-1].strip("."))

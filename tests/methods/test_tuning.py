@@ -200,6 +200,7 @@ def test_a_run_keeps_the_adapter_and_scores_both(
     assert (softmax["tiny + LoRA"] - plain["tiny + LoRA"]).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_streamed_rows_learn_the_same_as_single_ones(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +264,7 @@ def bare(folder: Path, llama_folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_base_without_chat_template_in_alpacas_wrapper(tastemaker: Call, bare: Path) -> None:
     refused = tastemaker("tune", "world.yaml", cwd=bare)
     assert refused.returncode == 2
@@ -320,6 +322,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     return arm
 
 
+@pytest.mark.slow
 def test_two_stages_go_on_after_any_kill(
     folder: Path, monkeypatch: pytest.MonkeyPatch, dying: Callable[..., list[int]]
 ) -> None:
@@ -351,6 +354,7 @@ def test_two_stages_go_on_after_any_kill(
     assert again.summary["curve"] == manifest.summary["curve"]
 
 
+@pytest.mark.slow
 def test_the_second_stage_begins_where_the_first_ended(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def plain_scores(language_model: LanguageModel) -> np.ndarray[Any, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_log_odds_of_smollm2_come_nearer_to_those_in_float32(smollm2: LanguageModel) -> None:
     exact = score_yes_no(smollm2, PROMPTS)
     half = replace(smollm2, model=copy.deepcopy(smollm2.model).bfloat16())

@@ -64,13 +64,14 @@ class Rules:
         if kind == "rating":
             actual = self._column("rating")[posed.examples.rows]
             for name, predicted in self._mean_ratings(posed).items():
-                metrics, counts = measures_of_ratings(
+                metrics, _ = measures_of_ratings(
                     predicted,
                     actual,
                     users,
                     fallback=self._posing.mean_rating,
                     draws=self._draws,
                 )
+                counts = {"without a training mean": float(np.isnan(predicted).sum())}
                 yield Result(model=name, metrics=metrics, counts=counts, **shared)
 
     @cached_property

@@ -230,5 +230,6 @@ def _refuse_long(text: str, place: int, *, tokens: int, limit: int) -> None:
     raise DataError(
         f"the text of item {place} has {tokens} tokens with its end: {text!r}.",
         allowed=f"at most {limit}, the length of a target",
-        remedy="Allow longer targets, shorten the title, or generate item numbers instead.",
+        remedy="Allow longer targets (tune.max_target_length), shorten the title, or generate item "
+        "numbers instead.",
     )

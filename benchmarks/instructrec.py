@@ -107,6 +107,7 @@ def recipe(options: argparse.Namespace) -> Recipe:
                 "shots": 320 if quick else None,
                 "valid_shots": 32 if quick else 300,
                 "max_length": 1024,
+                "max_target_length": 128,
                 "epochs": options.epochs,
                 "batch_size": 64 if from_nothing else 16,
                 "learning_rate": 1e-2 if from_nothing else 1e-3,

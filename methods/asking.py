@@ -21,6 +21,8 @@ from tastemaker.recipe import ReasonConfig
 from tastemaker.recipe_reason import AskingConfig
 
 __all__ = [
+    "BATCH_API_BLOCK",
+    "NOT_IN_TEXTS",
     "asker_of",
     "chain_of",
     "check_asking",
@@ -30,6 +32,23 @@ __all__ = [
     "requests_per_question",
     "templates_of",
 ]
+
+BATCH_API_BLOCK = 50_000  # a file of OpenAI's holds no more, and each takes hours
+# Settings of asking that change nothing in what is answered.
+NOT_IN_TEXTS = frozenset(
+    {
+        "batch_size",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "timeout",
+        "tries",
+        "batch_api",
+        "price",
+        "max_cost",
+        "max_requests",
+    }
+)
 
 # Chain → kind of question → template, where the recipe names none.
 _OWN: Mapping[str, Mapping[str, str]] = {

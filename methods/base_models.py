@@ -26,7 +26,7 @@ from tastemaker.models.wrappers import wrapped
 from tastemaker.recipe import TuneConfig
 from tastemaker.tuning.weights import quantisation
 
-__all__ = ["NEW", "check_new", "load_model", "load_untuned", "make_new"]
+__all__ = ["NEW", "check_new", "load_model", "load_untuned", "load_whole", "make_new"]
 
 NEW = "new-t5"
 _CHUNK = 1000  # examples read at once
@@ -116,15 +116,20 @@ def load_model(config: TuneConfig, folder: Path | None = None) -> LanguageModel:
         folder: Adapter or whole model, as `tuned_folder` gives it; the base alone when None.
     """
     if config.kind == "full" and folder is not None:
-        device = default_device()
-        dtype = best_dtype(device, config.precision)
-        return load_language_model(str(folder), dtype=dtype, device=device, seq2seq=True)
+        return load_whole(config, folder)
     base = load_untuned(config, seed=0)
     return base if folder is None else tuned(base, folder)
 
 
 def _shape(config: TuneConfig) -> T5Shape:
     return T5Shape(**config.new_model.model_dump(), whole_words=config.whole_words)
+
+
+def load_whole(config: TuneConfig, folder: Path) -> LanguageModel:
+    """A whole model that was tuned, by this recipe or another, in the precision of this one."""
+    device = default_device()
+    dtype = best_dtype(device, config.precision)
+    return load_language_model(str(folder), dtype=dtype, device=device, seq2seq=True)
 
 
 def _texts(train: Dataset) -> Iterator[str]:

@@ -50,6 +50,7 @@ __all__ = [
     "audit_build",
     "build_stage",
     "check",
+    "check_provenance",
 ]
 
 _UNBUILT = frozenset({"workers", "check"})  # change nothing in what is written
@@ -109,6 +110,20 @@ def check(recipe: Recipe) -> None:
         from tastemaker.models.language import language_model_source
 
         language_model_source(config.tokenizer)
+
+
+def check_provenance(recipe: Recipe, method: str) -> None:
+    """Refuse files that do not tell which row a prompt is of, to a method that must know.
+
+    Raises:
+        RecipeError: names the format.
+    """
+    if not find_format(recipe.build.format).provenance:
+        raise RecipeError(
+            f"methods: {method} needs to know which row a prompt is of; {recipe.build.format} "
+            "files do not tell.",
+            remedy=f"Choose another build.format, or leave {method} out.",
+        )
 
 
 def _has_wrong_answers(template: Template) -> bool:

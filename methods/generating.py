@@ -23,7 +23,7 @@ import polars as pl
 from tastemaker.errors import RecipeError
 from tastemaker.eval.answers import Draws, Result
 from tastemaker.methods.answering import Answered, Answerer, result_of
-from tastemaker.methods.base_models import NEW, load_model
+from tastemaker.methods.base_models import NEW, load_model, load_whole
 from tastemaker.methods.instructrec_grid import aspects
 from tastemaker.methods.planning import weighted_templates
 from tastemaker.methods.posing import Posed, Posing, answer_kind
@@ -31,13 +31,7 @@ from tastemaker.methods.rules import Rules
 from tastemaker.methods.teaching import written_texts
 from tastemaker.methods.tuning import tuned_folder
 from tastemaker.models.adapters import base_identity
-from tastemaker.models.language import (
-    LanguageModel,
-    best_dtype,
-    default_device,
-    language_model_source,
-    load_language_model,
-)
+from tastemaker.models.language import LanguageModel, language_model_source
 from tastemaker.prompts.template import Template, find_templates
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage, Workspace, atomic_file
@@ -127,10 +121,11 @@ def _generate(recipe: Recipe, space: Workspace, *, taught: bool) -> Mapping[str,
     results: list[Result] = []
     (space.out / "answers").mkdir()
     named = dict(_models(recipe, space.run))
+    load: Callable[..., LanguageModel] = load_whole if recipe.generate.model else load_model
     for name, folder in named.items():
         answerer = Answerer(
             posing,
-            _loaded(recipe, folder),
+            load(recipe.tune, folder),
             config=recipe.generate,
             tune=recipe.tune,
             draws=draws,
@@ -228,14 +223,6 @@ def _rounds(posing: Posing, posed: Posed, answerer: Answerer, recipe: Recipe) ->
         else:
             asked = replace(posed, offered=offering.candidates(posed.examples))
         yield asked, answerer.ranked(asked, origin=one.origin)
-
-
-def _loaded(recipe: Recipe, folder: Path | None) -> LanguageModel:
-    if recipe.generate.model:
-        device = default_device()
-        dtype = best_dtype(device, recipe.tune.precision)
-        return load_language_model(str(folder), dtype=dtype, device=device, seq2seq=True)
-    return load_model(recipe.tune, folder)
 
 
 def _models(recipe: Recipe, run: Run) -> Iterator[tuple[str, Path | None]]:

@@ -29,14 +29,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from tastemaker.data.splits import Split
-from tastemaker.errors import RecipeError
 from tastemaker.methods.base import Contender, Exhibits, Method
+from tastemaker.methods.building import check_provenance
 from tastemaker.methods.generating import check_generate, generate_stage
 from tastemaker.methods.likelihood import likelihood_contenders, scoring_template
 from tastemaker.methods.showing import shown_prompts, shown_results, tuning_curves
 from tastemaker.methods.teaching import audit_teach, teach_stage, teaching_note
 from tastemaker.methods.tuning import check_tune, tune_stage
-from tastemaker.prompts.formats import find_format
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Run, Stage
 
@@ -67,12 +66,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: an unfit template, an unknown model, or answers that nothing compares.
     """
-    if not find_format(recipe.build.format).provenance:
-        raise RecipeError(
-            f"methods: instructrec needs to know which row a prompt is of; {recipe.build.format} "
-            "files do not tell.",
-            remedy="Choose another build.format.",
-        )
+    check_provenance(recipe, "instructrec")
     check_tune(recipe)
     check_generate(recipe)
 

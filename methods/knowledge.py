@@ -28,6 +28,8 @@ from tastemaker.data.audit import problem_frame
 from tastemaker.data.findings import Finding, judged
 from tastemaker.data.splits import Split
 from tastemaker.methods.asking import (
+    BATCH_API_BLOCK,
+    NOT_IN_TEXTS,
     asker_of,
     chain_of,
     factors_of,
@@ -53,19 +55,6 @@ __all__ = [
 
 KINDS = ("user", "item")
 _BLOCK = 2048  # questions at a time
-_BATCH_API_BLOCK = 50_000  # a file of OpenAI's holds no more, and each takes hours
-_NOT_IN_TEXTS = {
-    "batch_size",
-    "concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout",
-    "tries",
-    "batch_api",
-    "price",
-    "max_cost",
-    "max_requests",
-}
 _SCHEMA: dict[str, Any] = {
     "kind": pl.String,
     "entity": pl.Int64,
@@ -88,7 +77,7 @@ def reason_stage(recipe: Recipe) -> Stage:
         name="reason",
         needs=("data",),
         run=lambda space: _reason(recipe.reason, space),
-        config=recipe.reason.model_dump(mode="json", exclude=_NOT_IN_TEXTS),
+        config=recipe.reason.model_dump(mode="json", exclude=set(NOT_IN_TEXTS)),
     )
 
 
@@ -277,7 +266,7 @@ def _reasoned(
         return
     chain = chain_of(config, asker, split.tables)
     history = config.chain in ("single", "stepwise")
-    size = _BATCH_API_BLOCK if config.batch_api else _BLOCK
+    size = BATCH_API_BLOCK if config.batch_api else _BLOCK
     for block in blocks_of(asked.questions(split, chain, config), size=size):
         found = chain.batch(block)
         yield found, _rows(found, history=history)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tastemaker.eval.protocol import Requests
 from tastemaker.methods.base import Contender
 from tastemaker.methods.base_models import load_model
+from tastemaker.methods.instructrec_grid import aspects
 from tastemaker.methods.planning import weighted_templates
 from tastemaker.methods.posing import Posing, answer_kind
 from tastemaker.methods.teaching import written_texts
@@ -31,8 +32,8 @@ def scoring_template(recipe: Recipe) -> Template | None:
     """
     templates, _ = weighted_templates(recipe.build)
     for template in templates:
-        told = template.asked & {"intention", "vague_intention"}
-        if template.seen and not told and answer_kind(template) == "catalogue":
+        recommends = template.seen and not aspects(template).oracle
+        if recommends and answer_kind(template) == "catalogue":
             return template
     return None
 

@@ -138,11 +138,7 @@ class Posing:
             DataError: a prompt gives its answer away.
             StageError: a question is longer than `build.max_length`.
         """
-        binder = self.binder
-        source = InstructionSource(
-            binder, examples, Mixture.of([template]), "test", limit=self.limit
-        )
-        frame = source.frame()
+        frame = self._source(template, examples).frame()
         if frame.height != len(examples):
             raise StageError(
                 f"{len(examples) - frame.height} of {len(examples)} questions of {template.name} "
@@ -150,7 +146,7 @@ class Posing:
             )
         share = round(frame.height * self.config.check)
         if share:
-            self.search(frame.sample(share, seed=binder.seed)).refuse()
+            self.search(frame.sample(share, seed=self.binder.seed)).refuse()
         arranged = find_format("trl").arrange(frame)
         return Posed(
             template,
@@ -167,10 +163,8 @@ class Posing:
 
     def asked(self, template: Template, examples: Examples) -> Sequence[Messages]:
         """Prompts about any items, those of the rows or not, in the order of the examples."""
-        source = InstructionSource(
-            self.binder, examples, Mixture.of([template]), "test", limit=self.limit
-        )
-        arranged = find_format("trl").arrange(source.rendered(template, examples))
+        frame = self._source(template, examples).rendered(template, examples)
+        arranged = find_format("trl").arrange(frame)
         prompts: list[Messages] = arranged["prompt"].to_list()
         return prompts
 
@@ -212,6 +206,11 @@ class Posing:
         past = self.split.histories.before(examples.rows)
         events = self.split.tables.interactions["item"].to_numpy()
         return [events[past[place]].astype(np.int64) for place in range(len(past))]
+
+    def _source(self, template: Template, examples: Examples) -> InstructionSource:
+        return InstructionSource(
+            self.binder, examples, Mixture.of([template]), "test", limit=self.limit
+        )
 
 
 class _Listed:

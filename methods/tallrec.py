@@ -29,14 +29,14 @@ import polars as pl
 from tastemaker.data.splits import Split
 from tastemaker.errors import RecipeError, StageError
 from tastemaker.eval.protocol import Requests
-from tastemaker.eval.report import Curve, PromptSample
+from tastemaker.eval.report import PromptSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores
 from tastemaker.methods.base_models import load_model
-from tastemaker.methods.building import arranged
+from tastemaker.methods.building import arranged, check_provenance
 from tastemaker.methods.planning import PARTS, weighted_templates
+from tastemaker.methods.showing import tuning_curves
 from tastemaker.methods.tuning import check_tune, tune_stage, tuned_folder
 from tastemaker.models.scoring import score_yes_no
-from tastemaker.prompts.formats import find_format
 from tastemaker.recipe import Recipe
 from tastemaker.stage import Reporter, Run, Stage
 
@@ -109,12 +109,7 @@ def check(recipe: Recipe) -> None:
         UserError: a template that is not answered by one of two choices, or what cannot be tuned.
     """
     _choices(recipe)
-    if not find_format(recipe.build.format).provenance:
-        raise RecipeError(
-            f"methods: tallrec needs to know which row a prompt is of; {recipe.build.format} files "
-            "do not tell.",
-            remedy="Choose another build.format, or leave tallrec out.",
-        )
+    check_provenance(recipe, "tallrec")
     check_tune(recipe)
 
 
@@ -149,30 +144,7 @@ def exhibits(run: Run) -> Exhibits:
         )
         for row in frame.iter_rows(named=True)
     ]
-    manifest = run.manifest("tune")
-    log = manifest.summary["curve"] if manifest else []
-    curves = [
-        Curve(
-            panel="Loss per answer token while tuning",
-            name=name,
-            x=[entry["step"] for entry in log if key in entry],
-            y=[entry[key] for entry in log if key in entry],
-            x_label="step",
-        )
-        for name, key in (("training", "loss"), ("validation", "valid_loss"))
-    ]
-    checked = [entry for entry in log if "valid_auc" in entry]
-    if checked:
-        curves.append(
-            Curve(
-                panel="Validation AUC while tuning",
-                name="validation",
-                x=[entry["step"] for entry in checked],
-                y=[entry["valid_auc"] for entry in checked],
-                x_label="step",
-            )
-        )
-    return Exhibits(prompts=prompts, curves=curves)
+    return Exhibits(prompts=prompts, curves=tuning_curves(run))
 
 
 METHOD = Method(

@@ -29,7 +29,7 @@ from tastemaker.data.audit import problem_frame
 from tastemaker.data.findings import Finding, judged
 from tastemaker.data.splits import Split
 from tastemaker.errors import LeakError
-from tastemaker.methods.asking import asker_of, check_asking
+from tastemaker.methods.asking import BATCH_API_BLOCK, NOT_IN_TEXTS, asker_of, check_asking
 from tastemaker.methods.base import load_split
 from tastemaker.methods.keeping import STORE
 from tastemaker.methods.planning import Plan, plan, weighted_templates
@@ -62,19 +62,6 @@ TEACHER = "teacher"
 _FIELDS: tuple[Field, ...] = ("preference", "vague_intention")
 _TABLE = "teacher.parquet"
 _BLOCK = 2048  # rows at a time
-_BATCH_API_BLOCK = 50_000  # a file of OpenAI's holds no more, and each takes hours
-_NOT_IN_TEXTS = {
-    "batch_size",
-    "concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout",
-    "tries",
-    "batch_api",
-    "price",
-    "max_cost",
-    "max_requests",
-}
 _NOT_ASKED_ABOUT = {"workers", "check", "format", "shard_rows", "candidates_from", "pairs", "shots"}
 _UNSEEN = "test_unseen"
 _NOTHING: Mapping[Field, str] = {
@@ -110,7 +97,7 @@ def teach_stage(recipe: Recipe) -> Stage:
         needs=("data",),
         run=lambda space: _teach(config, build, space),
         config={
-            **config.model_dump(mode="json", exclude=_NOT_IN_TEXTS),
+            **config.model_dump(mode="json", exclude=set(NOT_IN_TEXTS)),
             "build": build.model_dump(mode="json", exclude=_NOT_ASKED_ABOUT),
             "sources": {template.label: digest(template.source) for template in sources},
         },
@@ -252,7 +239,7 @@ def _ask(
         for name in wanted:
             chain = Single(asker, {"user": templates[name]})
             read = _reader(name, config)
-            size = _BATCH_API_BLOCK if config.batch_api else _BLOCK
+            size = BATCH_API_BLOCK if config.batch_api else _BLOCK
             for start in range(0, len(asked), size):
                 block = asked[start : start + size]
                 told[name].reasons |= dict.fromkeys(block.tolist(), _NOTHING[name])

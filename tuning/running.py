@@ -150,9 +150,9 @@ def arguments(
         "lr_scheduler_type": "linear",
         "remove_unused_columns": False,
         "train_sampling_strategy": "group_by_length" if settings.group_by_length else "random",
+        "activation_checkpointing": cut.checkpointing,
         # A frozen base is loaded in half precision where that is fast, adapter weights stay
         # float32; where all weights are trained they are float32. Only products are rounded.
-        "activation_checkpointing": cut.checkpointing,
         "bf16": mixed or (settings.kind == "full" and best_dtype(base.device) == torch.bfloat16),
         "use_cpu": base.device.type == "cpu",
         **_checks(settings.evaluate_every, steps=steps, metric=metric),

@@ -18,6 +18,7 @@ from tastemaker.recipe_build import BuildConfig
 from tastemaker.recipe_chat import CatalogueConfig, ChatConfig
 from tastemaker.recipe_data import Config, DataConfig
 from tastemaker.recipe_generate import GenerateConfig
+from tastemaker.recipe_multi_domain import MultiDomainConfig
 from tastemaker.recipe_reason import CollectiveConfig, PriceConfig, ReasonConfig
 from tastemaker.recipe_teach import TeachConfig
 from tastemaker.recipe_train import FeatureConfig, KnowledgeConfig, SearchConfig, TrainConfig
@@ -40,6 +41,7 @@ __all__ = [
     "InstructionTuningConfig",
     "KnowledgeConfig",
     "LoraConfig",
+    "MultiDomainConfig",
     "NewModelConfig",
     "PriceConfig",
     "ReasonConfig",
@@ -94,6 +96,7 @@ class Recipe(Config):
     teach: TeachConfig = TeachConfig()
     build: BuildConfig = BuildConfig()
     tune: TuneConfig = TuneConfig()
+    multi_domain: MultiDomainConfig = MultiDomainConfig()
     reason: ReasonConfig = ReasonConfig()
     generate: GenerateConfig = GenerateConfig()
     encode: EncodeConfig = EncodeConfig()
@@ -157,6 +160,9 @@ def _anchor_others(values: dict[str, Any], *, folder: Path) -> None:
         first = tune.get("instruction_tuning")
         if isinstance(first, dict) and "data" in first:
             first["data"] = _beside(folder, first["data"])
+    several = values.get("multi_domain")
+    if isinstance(several, dict) and several.get("start"):
+        several["start"] = _beside(folder, several["start"])
     _anchor_features(values.get("train"), folder=folder)
     for section in ("build", "reason", "teach"):
         keys = values.get(section)

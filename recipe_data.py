@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 __all__ = [
     "CandidatesConfig",
     "ColumnsConfig",
     "Config",
     "DataConfig",
+    "DomainsConfig",
     "FiltersConfig",
     "GivenConfig",
     "GlobalTimeConfig",
@@ -92,6 +104,53 @@ class PoliciesConfig(Config):
     duplicates: Literal["error", "drop", "keep"] = Field(
         "error", description="rows that repeat user, item, time and rating of another"
     )
+
+
+def _pairs(value: Any) -> Any:
+    """Groups as pairs of name and values: a digest of the recipe forgets the order of a mapping."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if not isinstance(value, list | tuple):
+        return value
+    return [one if isinstance(one, list | tuple) else (one, one) for one in value]
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _distinct(groups: tuple[tuple[str, tuple[str, ...]], ...]) -> Any:
+    names = [name for name, _ in groups]
+    if len(set(names)) < len(names):
+        raise ValueError("names a group twice; allowed: each name once")
+    return groups
+
+
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Groups = Annotated[
+    tuple[tuple[Word, Words], ...],
+    BeforeValidator(_pairs),
+    AfterValidator(_distinct),
+    Field(min_length=1),
+]
+
+
+class DomainsConfig(Config):
+    """Domains cut from a column of the items, each item in the first group that has it."""
+
+    column: str = Field(description="of the items, with lists, words, or texts parted by |")
+    groups: Groups = Field(description="domain: its values, or a list of values; the first counts")
+    others: Literal["drop", "keep"] = Field(
+        "drop", description="items in no group, with their events; keep: in the domain other"
+    )
+
+    @field_validator("others")
+    @classmethod
+    def _free_name(cls, others: str, info: ValidationInfo) -> str:
+        if others == "keep" and "other" in dict(info.data.get("groups", ())):
+            raise ValueError("there is a group called other; allowed: drop, or another name for it")
+        return others
 
 
 Moment = Annotated[str, BeforeValidator(_date_as_text)]
@@ -175,7 +234,7 @@ SplitConfig = Annotated[
 
 
 class NegativesConfig(Config):
-    """Events that never happened, drawn for data that knows only likes."""
+    """Events that never happened, for data that knows only likes; drawn in the domain of each."""
 
     per_positive: int = Field(1, gt=0, description="Uni-CTR: 1")
     strategy: Literal["uniform", "popularity"] = "uniform"
@@ -206,6 +265,9 @@ class DataConfig(Config):
     users: Table | None = None
     columns: ColumnsConfig = ColumnsConfig()
     policies: PoliciesConfig = PoliciesConfig()
+    domains: DomainsConfig | None = Field(
+        None, description="cut from a column of the items, before the filters; empty: as they are"
+    )
     filters: FiltersConfig = FiltersConfig()
     explanations: str | None = Field(
         None, description="column of reviews to take explanations and their features from (P5)"

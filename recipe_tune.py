@@ -18,8 +18,9 @@ class LoraConfig(Config):
     alpha: int = Field(16, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(
-        ("q_proj", "v_proj"), description="of a T5 its own q and v where these are left"
+        ("q_proj", "v_proj"), description="of a T5 or BERT its own q and v where these are left"
     )
+    layers: int | None = Field(None, gt=0, description="top layers that get one; empty: all")
 
 
 class InstructionTuningConfig(Config):
@@ -52,8 +53,10 @@ class TuneConfig(Config):
         description="packaged name, folder, or hub id already on disk, such as a T5; new-t5: one "
         "that starts from nothing (see new_model)",
     )
-    kind: Literal["lora", "qlora", "full"] = Field(
-        "lora", description="qlora: 4-bit base, needs CUDA and bitsandbytes"
+    kind: Literal["lora", "qlora", "full", "frozen"] = Field(
+        "lora",
+        description="qlora: 4-bit base, needs CUDA and bitsandbytes; frozen: only networks on the "
+        "model are trained (uni_ctr)",
     )
     wrapper: Literal["chat", "alpaca", "alpaca-released"] = Field(
         "chat", description="chat: the model's template; TALLRec: alpaca"

@@ -31,6 +31,7 @@ KINDS: dict[str, Kind] = {
     "data set": Kind("data/builtin", "DATASET"),
     "backbone": Kind("models/ctr", "BACKBONE"),
     "re-ranker": Kind("models/rerank", "RERANKER"),
+    "multi-domain backbone": Kind("models/multi_domain", "MULTI_DOMAIN"),
     "method": Kind("methods", "METHOD"),
 }
 

@@ -14,7 +14,7 @@ from tastemaker.data.moments import parse_moment, show_moment
 from tastemaker.data.tables import Tables
 from tastemaker.errors import DataError, UserError
 
-__all__ = ["FilterStep", "filter_tables"]
+__all__ = ["FilterStep", "filter_tables", "subset"]
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.integer[Any]]
@@ -141,7 +141,31 @@ def filter_tables(
             "The filters counted events over the whole time span, so whether a train row is there "
             "depends on later ones."
         )
-    return _filtered(tables, kept, notes=(*tables.notes, *notes)), kept.steps
+    assert not isinstance(kept.rows, slice)
+    left = subset(tables, kept.rows, users=kept.user_there, items=kept.item_there)
+    return replace(left, notes=(*tables.notes, *notes)), kept.steps
+
+
+def subset(tables: Tables, rows: Numbers, *, users: Mask, items: Mask) -> Tables:
+    """Some of the events, users and items, numbered anew; their ids and columns are kept.
+
+    Args:
+        tables: What to take from.
+        rows: Interaction row indices in ascending order.
+        users: bool [n_users], users that stay; all those of `rows` do.
+        items: bool [n_items], likewise.
+    """
+    taken = tables.interactions[rows]
+    numbers = {"user": _renumbered(users), "item": _renumbered(items)}
+    events = taken.with_columns(
+        pl.Series(noun, new[taken[noun].to_numpy()]) for noun, new in numbers.items()
+    )
+    return replace(
+        tables,
+        users=_left(tables.users, users, noun="user"),
+        items=_left(tables.items, items, noun="item"),
+        interactions=events,
+    )
 
 
 def _in_time(kept: _Kept, tables: Tables, *, time_from: str | None, time_to: str | None) -> None:
@@ -188,21 +212,6 @@ def _sample(users: Numbers, count: int, *, n_users: int, seed: int) -> Mask:
     chosen = np.zeros(n_users, dtype=bool)
     chosen[active[drawn]] = True
     return chosen
-
-
-def _filtered(tables: Tables, kept: _Kept, *, notes: tuple[str, ...]) -> Tables:
-    rows = tables.interactions[kept.rows]
-    numbers = {"user": _renumbered(kept.user_there), "item": _renumbered(kept.item_there)}
-    events = rows.with_columns(
-        pl.Series(noun, new[rows[noun].to_numpy()]) for noun, new in numbers.items()
-    )
-    return replace(
-        tables,
-        users=_left(tables.users, kept.user_there, noun="user"),
-        items=_left(tables.items, kept.item_there, noun="item"),
-        interactions=events,
-        notes=notes,
-    )
 
 
 def _left(frame: pl.DataFrame, there: Mask, *, noun: str) -> pl.DataFrame:

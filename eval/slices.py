@@ -1,4 +1,4 @@
-"""Where a model is right: the same metrics on cold users, cold items and the long tail."""
+"""Where a model is right: cold users, cold items, the long tail and each domain by every metric."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from tastemaker.data.domains import domains_of
 from tastemaker.data.splits import Split
 from tastemaker.eval.metrics import METRICS, Scores
 from tastemaker.eval.protocol import Requests
@@ -46,6 +48,7 @@ def slice_masks(
     * `long tail`: items that have training events, but are among the least popular ones that have
       the share `tail` of them together.
     * `popular items`: all other items with training events.
+    * `domain: NAME`: for each domain, in the order of the categories, where the tables have them.
 
     Args:
         split: What the models were trained on.
@@ -65,7 +68,18 @@ def slice_masks(
         "cold items": cold[wanted],
         "long tail": (rare & ~cold)[wanted],
         "popular items": ~(rare | cold)[wanted],
+        **_by_domain(split, requests),
     }
+
+
+def _by_domain(split: Split, requests: Requests) -> dict[str, NDArray[np.bool_]]:
+    if "domain" not in split.tables.interactions.columns:
+        return {}
+    domains = domains_of(split.tables, requests.items, rows=requests.rows)
+    kind = domains.dtype
+    assert isinstance(kind, pl.Enum)
+    codes = domains.to_physical().fill_null(len(kind.categories)).to_numpy()
+    return {f"domain: {name}": codes == code for code, name in enumerate(kind.categories)}
 
 
 def judge_slices(scores: Mapping[str, Scores], requests: Requests, split: Split) -> list[Slice]:

@@ -34,7 +34,7 @@ from tastemaker.methods.base import load_split
 from tastemaker.methods.building import audit_build
 from tastemaker.models.base import Recommender
 from tastemaker.models.baselines import ItemMean, LikedShare, LikedShareAndItemMean
-from tastemaker.models.ctr.recommender import CtrRecommender
+from tastemaker.models.feature_recommender import FeatureRecommender
 from tastemaker.models.text_vectors import TextVectors, text_columns
 from tastemaker.prompts.audit import shown_ids
 from tastemaker.prompts.template import find_templates
@@ -107,7 +107,7 @@ def audit_baselines(split: Split, models: Sequence[Callable[[], Recommender]]) -
 
 
 def audit_recommender(
-    split: Split, model: CtrRecommender, asked: Sequence[Requests]
+    split: Split, model: FeatureRecommender, asked: Sequence[Requests]
 ) -> list[Finding]:
     """The history fed for every training row and request, and the vocabulary.
 
@@ -292,7 +292,7 @@ def _saved(model: Recommender) -> dict[str, bytes]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def _vocabulary(split: Split, model: CtrRecommender) -> Finding:
+def _vocabulary(split: Split, model: FeatureRecommender) -> Finding:
     """Embeddings of their own belong to the items and ratings of the train part alone."""
     train = split.tables.interactions[split.train]
     if "sampled" in train.columns:

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tastemaker import registry
 from tastemaker.errors import MissingError
 from tastemaker.methods.base import load_split
 from tastemaker.methods.knowledge import knowledge_of
-from tastemaker.methods.training import best_recommender
+from tastemaker.methods.training import best_recommender, train_stage
 from tastemaker.models.catalogue.documents import Documents, Space
 from tastemaker.models.catalogue.facets import facet_of
 from tastemaker.models.catalogue.store import Catalogue
@@ -74,7 +75,9 @@ def catalogue_stage(recipe: Recipe, needs: Sequence[str]) -> Stage:
 def needs_of(recipe: Recipe, available: Sequence[str]) -> tuple[str, ...]:
     """The stages among those available that this recipe's catalogue reads."""
     config = recipe.catalogue
-    wanted = {"data": True, "reason": config.texts, "train": config.collaborative}
+    trains = [registry.load("method", name).stages.get("train") for name in recipe.methods]
+    collaborative = config.collaborative and train_stage in trains
+    wanted = {"data": True, "reason": config.texts, "train": collaborative}
     return tuple(name for name in _READ if wanted[name] and name in available)
 
 

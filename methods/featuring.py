@@ -24,7 +24,14 @@ from tastemaker.models.vectors import Vectors
 from tastemaker.recipe import FeatureConfig, TrainConfig
 from tastemaker.registry import load as load_named
 
-__all__ = ["check_train", "declared_features", "declared_texts", "matched", "new_recommender"]
+__all__ = [
+    "check_train",
+    "declared_features",
+    "declared_texts",
+    "matched",
+    "new_recommender",
+    "plan_of",
+]
 
 
 def declared_features(config: TrainConfig, tables: Tables) -> tuple[Feature, ...]:
@@ -86,15 +93,7 @@ def new_recommender(
         features=declared_features(config, split.tables),
         dim=config.embedding_dim,
         min_count=config.min_count,
-        plan=TrainingPlan(
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            patience=config.patience,
-            seed=seed,
-            precision=config.precision,
-        ),
+        plan=plan_of(config, seed=seed),
         options=config.options,
         class_weight=config.class_weight,
         adaptor=AdaptorSizes(
@@ -103,6 +102,19 @@ def new_recommender(
         texts=texts,
         scratch=scratch,
         on_progress=on_progress,
+    )
+
+
+def plan_of(config: TrainConfig, *, seed: int) -> TrainingPlan:
+    """How the recipe trains recommenders; `seed` is that of weights and order."""
+    return TrainingPlan(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        patience=config.patience,
+        seed=seed,
+        precision=config.precision,
     )
 
 

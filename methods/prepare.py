@@ -10,6 +10,7 @@ from typing import Any
 
 from tastemaker.data.builtin.base import find_builtin, load_builtin
 from tastemaker.data.describe import describe
+from tastemaker.data.domains import with_domains
 from tastemaker.data.explanations import with_explanations
 from tastemaker.data.filters import FilterStep, filter_tables
 from tastemaker.data.loading import read_tables
@@ -35,7 +36,7 @@ def check(recipe: Recipe) -> None:
 
     Raises:
         UserError: neither or both of `source` and `interactions`, an unknown source, a missing
-            file, or a label rule that cannot be read.
+            file, domains from two places, or a label rule that cannot be read.
     """
     config = recipe.data
     if (config.source is None) == (config.interactions is None):
@@ -47,6 +48,11 @@ def check(recipe: Recipe) -> None:
         _check_builtin(config)
     for name in _TABLES:
         _open(config, name)
+    if config.domains is not None and config.columns.domain is not None:
+        raise RecipeError(
+            f"data.domains: data.columns.domain names '{config.columns.domain}' already.",
+            remedy="Leave out one of the two.",
+        )
     parse_label(config.columns.label)
 
 
@@ -83,15 +89,19 @@ def read(config: DataConfig) -> Tables:
 
 
 def prepared(config: DataConfig, *, seed: int) -> tuple[Split, list[FilterStep]]:
-    """Tables read, filtered, given explanations and negatives where asked for, and split.
+    """Tables read, cut into domains, filtered, given explanations and negatives, and split.
 
     Returns:
         The split, and what each filter did.
 
     Raises:
-        DataError: see `read`; also when a filter or the split leaves nothing.
+        DataError: see `read`; also when domains, a filter or the split leave nothing.
     """
-    tables, steps = filter_tables(read(config), **config.filters.model_dump(), seed=seed)
+    tables = read(config)
+    if config.domains is not None:  # before the filters, which are to hold for what is left
+        cut = config.domains
+        tables = with_domains(tables, cut.column, groups=dict(cut.groups), others=cut.others)
+    tables, steps = filter_tables(tables, **config.filters.model_dump(), seed=seed)
     if config.explanations is not None:  # after the filters, which leave fewer reviews to read
         tables = with_explanations(tables, config.explanations, seed=seed)
     if config.negatives is not None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.data.splits import Split
+from tastemaker.errors import UserError
 from tastemaker.methods.base import load_split
-from tastemaker.methods.training import best_recommender
+from tastemaker.methods.training import best_recommender, is_served
 from tastemaker.models.live import LiveRecommender, PopularItems, Similarity
 from tastemaker.models.live_ctr import LiveCtr
 from tastemaker.models.visitor import Visitor
@@ -54,9 +55,14 @@ def recommend(run: Run, user: str, *, count: int = 10) -> list[Recommendation]:
         count: How many at most.
 
     Raises:
-        UserError: no trained recommender in the run, or an unknown user.
+        UserError: no trained recommender in the run, one that serves nobody, or an unknown user.
     """
     run.artefact("train")
+    if not is_served(run):
+        raise UserError(
+            f"{run.folder}: the recommenders of its method are compared only, and serve nobody.",
+            remedy="Train one that does: methods: [kar], as in examples/recommenders.yaml.",
+        )
     split = load_split(run)
     visitor = Visitor(user=split.tables.user_index(user))
     live = live_recommender(run, split)
@@ -76,12 +82,12 @@ def live_recommender(
     """Who answers in conversations: the best trained recommender, else `PopularItems`.
 
     Args:
-        run: Its data stage is finished; a finished train stage is used.
+        run: Its data stage is finished; a finished train stage is used where it serves users.
         split: Of the run.
         similarity: Of contents, for `PopularItems`.
     """
     manifest = run.manifest("train")
-    if manifest is None:
+    if manifest is None or not is_served(run):
         return PopularItems(split, similarity=similarity)
     config = TrainConfig.model_validate(manifest.config)
     return LiveCtr(best_recommender(run, split, config), split)

@@ -29,6 +29,7 @@ from tastemaker.methods.base import load_requests, load_split
 from tastemaker.methods.encoding import knowledge_texts
 from tastemaker.methods.featuring import declared_texts, matched, new_recommender
 from tastemaker.methods.knowledge import knowledge_of
+from tastemaker.methods.naming import shown_backbone
 from tastemaker.methods.searching import SEARCHED, searched
 from tastemaker.models.ctr.recommender import CtrRecommender
 from tastemaker.models.encoders import load_encoder
@@ -44,6 +45,7 @@ __all__ = [
     "Variant",
     "audit_train",
     "best_recommender",
+    "is_served",
     "load_recommender",
     "train_stage",
     "variants",
@@ -61,8 +63,6 @@ _ABOUT = {
     "titles": "The same with the titles of these items in place of the knowledge, as a control.",
 }
 _SUFFIX = {AUGMENTED: "KAR", "random": "random vectors"}
-_NAMES = {"dcnv2": "DCNv2", "deepfm": "DeepFM", "xdeepfm": "xDeepFM", "autoint": "AutoInt"}
-_NAMES |= {"fibinet": "FiBiNet", "fignn": "FiGNN"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Shown to people."""
-        shown = _NAMES.get(self.backbone, self.backbone.upper())
+        shown = shown_backbone(self.backbone)
         return shown if self.texts == PLAIN else f"{shown} + {_SUFFIX.get(self.texts, self.texts)}"
 
     @property
@@ -127,6 +127,15 @@ def load_recommender(
     return CtrRecommender.load(
         folder / variant.folder, split=split, texts=texts, prestored=prestored
     )
+
+
+def is_served(run: Run) -> bool:
+    """Whether the run's train stage holds recommenders that answer single users.
+
+    Those that a method compares on several domains are none.
+    """
+    manifest = run.manifest("train")
+    return manifest is not None and "backbone" in manifest.config
 
 
 def best_recommender(run: Run, split: Split, config: TrainConfig) -> CtrRecommender:

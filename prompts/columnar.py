@@ -8,7 +8,6 @@ rendering this way always ends.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -22,6 +21,7 @@ from jinja2 import nodes
 from tastemaker.errors import UserError
 from tastemaker.prompts.columns import Column, Listing, Part, Value, glued, joined
 from tastemaker.prompts.fields import field_named
+from tastemaker.prompts.filters import TEXT_FILTERS
 from tastemaker.prompts.template import Section, Template, shared_trees
 
 __all__ = ["Unsupported", "is_columnar", "render_column", "render_rows"]
@@ -479,7 +479,7 @@ _FILTERS: dict[str, Callable[..., _Found]] = {
     "lower": _by_python(str.lower),
     "capitalize": _by_python(str.capitalize),
     "trim": _by_python(str.strip),
-    "json": _by_python(lambda text: json.dumps(text, ensure_ascii=False)),
+    **{name: _by_python(function) for name, function in TEXT_FILTERS.items()},
 }
 _READERS: dict[type[nodes.Node], Callable[[Any, _Scope], Any]] = {
     nodes.Const: lambda node, scope: node.value,

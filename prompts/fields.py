@@ -108,6 +108,7 @@ _ALL = (
     _past("liked", "titles of those events of the history that were liked, oldest first"),
     _past("disliked", "titles of the other events of the history, oldest first"),
     _past("liked_before", "titles of the newest likes before the target in all domains"),
+    _past("liked_before_index", "the same items under the recipe's item indexing"),
     Field(
         "rated_history",
         "(title, rating) of the history, oldest first",
@@ -182,7 +183,7 @@ _ALL = (
     ),
 )
 # Those that call items by number.
-INDEX_FIELDS = frozenset({"item_index", "history_index", "candidates_index"})
+INDEX_FIELDS = frozenset({"item_index", "history_index", "liked_before_index", "candidates_index"})
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
 
 

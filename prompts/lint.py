@@ -206,7 +206,7 @@ def lint_slow(template: Template) -> list[LintFinding]:
             template,
             "renders row by row, some hundred times slower than by the column.",
             remedy="Keep to loops over lists, conditions, macros and the filters join, length, "
-            "first, last, default, replace, upper, lower, capitalize, trim and json.",
+            "first, last, default, replace, upper, lower, capitalize, trim, amount and json.",
         )
     ]
 

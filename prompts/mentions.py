@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 QUOTED = r'"[^"\n]*"'
-_NUMBERS = r"\b(?:item_)?\d+\b"
+_ITEM = "(?:item_)?"
+_NUMBERS = rf"\b{_ITEM}\d+\b"
 _TOKENS = r"(?:<CI\d+>)+"
 _TITLE, _NUMBER, _OTHER = "\ue000", "\ue001", "\ue002"  # private use: no text holds them
 _SIDES = (
@@ -43,6 +44,7 @@ _SIDES = (
     {"history"},
     {"history_index"},
     {"liked_before"},
+    {"liked_before_index"},
     {"rated_history"},
     {"judged_history"},
     {"reviewed_history"},
@@ -72,9 +74,10 @@ class Shape:
 def shape_of(template: Template) -> Shape:
     """The shape of a template, from rendering it with marks in place of values."""
     asked = template.asked
-    numbered = bool(asked & {"history_index", "candidates_index"})
+    numbered = bool(asked & INDEX_FIELDS - {"item_index"})
     text = _written(template, {"title": _TITLE, "item_index": _NUMBER})
-    numbers = re.findall(rf"(?<!\w)(?:item_)?{_NUMBER}(?!\w)", re.sub(QUOTED, "", text))
+    called = rf"(?<!\w){_before_numbers(template)}{_NUMBER}(?!\w)"
+    numbers = re.findall(called, re.sub(QUOTED, "", text))
     return Shape(
         own=text.count(f'"{_TITLE}"') + (len(numbers) if numbered else 0),
         pasts=sum(bool(asked & side) for side in _SIDES),
@@ -123,7 +126,8 @@ def mentioned(
         read = [quoted.join(names, on="title").select("place", "code")]
         if index is not None and shape_of(template).numbered:
             called = pl.DataFrame({"said": index, "code": codes}).cast({"code": pl.UInt32})
-            read.append(_numbered(_without_others(own, template), called))
+            before = _before_numbers(template)
+            read.append(_numbered(_without_others(own, template), called, before=before))
         found += [one.with_columns(places.gather(one["place"])) for one in read]
     return pl.concat(found)
 
@@ -265,14 +269,32 @@ def _without_others(texts: pl.Series, template: Template) -> pl.Series:
     return texts.str.replace_all(QUOTED, "")
 
 
-def _numbered(texts: pl.Series, called: pl.DataFrame) -> pl.DataFrame:
-    found = [texts.str.extract_all(sign).to_frame("said") for sign in (_NUMBERS, _TOKENS)]
+@cache
+def _before_numbers(template: Template) -> str:
+    """Pattern of what stands before each number of an item, such as `product_`.
+
+    Where that is always the same word, no other number is one of an item: prices and names of
+    brands may hold any.
+    """
+    values = _filled(template, _OTHER, several=2)
+    for name in INDEX_FIELDS & values.keys():
+        values[name] = [_NUMBER] * 2 if isinstance(values[name], list) else _NUMBER
+    try:
+        found = set(re.findall(rf"(\w*){_NUMBER}", _question(template, values)))
+    except UserError:
+        return _ITEM
+    return found.pop() if len(found) == 1 and not found & {"", "item_"} else _ITEM
+
+
+def _numbered(texts: pl.Series, called: pl.DataFrame, *, before: str) -> pl.DataFrame:
+    signs = (rf"\b{before}\d+\b", _TOKENS)
+    found = [texts.str.extract_all(sign).to_frame("said") for sign in signs]
     places = pl.concat([pl.Series("place", range(len(texts)), dtype=pl.UInt32)] * 2)
     return (
         pl.concat(found)
         .with_columns(places)
         .explode("said")
-        .with_columns(pl.col("said").str.strip_prefix("item_"))
+        .with_columns(pl.col("said").str.replace(rf"^{before}", ""))
         .join(called, on="said", maintain_order="left")
         .select("place", "code")
     )

@@ -24,6 +24,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co"})
 _ANGLE = re.compile("[<\u226e\ufe64\uff1c](?! )")
 # [INST], [/INST], [CLS], [gMASK], [TOOL_CALLS], whatever characters they are written in.
 _SQUARE = re.compile("[\\[\ufe47\uff3b]([^\\s()\\[\\]\ufe47\ufe48\uff3b\uff3d]+)[\\]\ufe48\uff3d]")
+_JUNK = 10_000  # characters
 _PROFILE_COLUMNS = ("gender", "age", "occupation")
 _ARTICLE = re.compile(
     r"(?P<rest>[^()]+), (?P<article>The|A|An|Le|La|Les|L'|Il|El|Los|Las|Der|Die|Das|Den|Det)"
@@ -76,16 +77,18 @@ def display_titles(tables: Tables, *, longest: int = 150) -> list[str]:
     """Title of each item as prompts show it: plain, of bounded length, free of double quotes.
 
     Prompts put titles in double quotes; without inner ones a title cannot fake the end of its own,
-    and the titles of a finished prompt can be read back.
+    and the titles of a finished prompt can be read back. A title of 10,000 characters or more is no
+    title but a script of a web page, and is shown as one with nothing to read: `Untitled`.
 
     Args:
         tables: Gives the titles, one per dense item id.
-        longest: Characters; longer titles are cut at a word (KAR §2: 150).
+        longest: Characters; longer titles are cut at a word (KAR §2: 150). What is junk does not
+            depend on it (Uni-CTR, as released: 10,000).
 
     Returns:
         One title per item, never empty.
     """
-    return [_shortened(quotable(title), longest) for title in tables.items["title"].to_list()]
+    return [_displayed(title, longest) for title in tables.items["title"].to_list()]
 
 
 def profiles(tables: Tables) -> list[str]:
@@ -117,6 +120,10 @@ def _visible(character: str) -> str:
     if character.isspace():
         return " "
     return "" if unicodedata.category(character) in _INVISIBLE else character
+
+
+def _displayed(title: str, longest: int) -> str:
+    return _shortened("" if len(title) >= _JUNK else quotable(title), longest)
 
 
 def _shortened(title: str, longest: int) -> str:

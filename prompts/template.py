@@ -14,7 +14,6 @@ prompt shows may give its answer away; both are checked when it is loaded. The m
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from pydantic import ValidationError, field_validator
 
 from tastemaker.errors import UnknownNameError, UserError, nearest
 from tastemaker.prompts.fields import field_named
+from tastemaker.prompts.filters import TEXT_FILTERS, amount
 from tastemaker.prompts.sandbox import BoundedEnvironment, render_bounded
 from tastemaker.recipe_data import Config
 
@@ -238,6 +238,7 @@ def find_template(name: str) -> Template:
     """
     if name.endswith(".j2"):
         environment = BoundedEnvironment(**_OPTIONS)
+        environment.filters["amount"] = amount  # bounded by itself
         environment.globals.update(shared_macros())
         return _load(Path(name), name=name, environment=environment)
     return _packaged(name)
@@ -281,12 +282,8 @@ def _shared_source() -> str:
 def _environment() -> jinja2.Environment:
     # Prompts are text for a language model, not HTML: escaping would corrupt titles.
     environment = jinja2.Environment(**_OPTIONS)
-    environment.filters["json"] = _as_json
+    environment.filters.update(TEXT_FILTERS)
     return environment
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 @cache

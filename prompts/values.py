@@ -84,6 +84,11 @@ class Block:
         offsets, items = self.events_of(liked=liked)
         return Listing(offsets, (Column(values, items),))
 
+    def listing_of_likes(self, values: pl.Series) -> Listing:
+        """A text per like of `likes`, from one text per item."""
+        items = self.tables.interactions["item"].to_numpy()[self.likes.events]
+        return Listing(self.likes.offsets, (Column(values, items),))
+
     def events_of(self, *, liked: bool | None) -> tuple[Rows, Rows]:
         """Borders of the rows, and the items of all events or of those with this label."""
         items = self.events["item"].to_numpy()
@@ -175,11 +180,6 @@ def _reviewed_history(block: Block) -> Bound:
         else:
             columns.append(Column(found.values, items if found.place == "items" else events))
     return Listing(block.past.offsets, tuple(columns), tuples=True)
-
-
-def _liked_before(block: Block) -> Bound:
-    items = block.tables.interactions["item"].to_numpy()[block.likes.events]
-    return Listing(block.likes.offsets, (Column(block.catalogue.titles, items),))
 
 
 def _gathered(listing: Listing, wanted: Rows) -> Listing:
@@ -338,7 +338,8 @@ VALUES: Mapping[str, Callable[[Block], Bound]] = {
     "disliked": lambda block: block.listing(block.catalogue.titles, liked=False),
     "liked_works": lambda block: block.works(liked=True),
     "disliked_works": lambda block: block.works(liked=False),
-    "liked_before": _liked_before,
+    "liked_before": lambda block: block.listing_of_likes(block.catalogue.titles),
+    "liked_before_index": lambda block: block.listing_of_likes(block.catalogue.item_index),
     "rated_history": _rated_history,
     "judged_history": _judged_history,
     "reviewed_history": _reviewed_history,

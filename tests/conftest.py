@@ -108,3 +108,12 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     make_t5(texts, path, shape=shape, tokens=("<CI0>", "<CI3>", "<CI17>"), seed=0)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a decoder and an encoder, four small random layers each."""
+    from tastemaker.testing.prompt_models import tiny_folder
+
+    made = tmp_path_factory.mktemp("tiny")
+    return {kind: tiny_folder(kind, made / kind) for kind in ("llama", "bert")}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tastemaker.errors import DataError
 from tastemaker.models.conversations import encode_answered, require_chat_template
 
-__all__ = ["Examples", "check_columns", "encode_examples", "labels_of"]
+__all__ = ["Examples", "check_columns", "check_lengths", "encode_examples", "labels_of"]
 
 _COLUMNS = {"prompt", "completion"}
 _CHUNK = 1000  # examples tokenized at once
@@ -99,7 +99,7 @@ def encode_examples(
     kept = np.arange(len(sizes))
     if leave_out_long and (sizes <= min(limit, context or limit)).any():
         kept = np.flatnonzero(sizes <= min(limit, context or limit))
-    _check_lengths(sizes[kept], name, limit=limit, context=context)
+    check_lengths(sizes[kept], name, limit=limit, context=context)
     labels = labels_of(rows)
     return Examples(
         np.concatenate([sequences[place] for place in kept]),
@@ -139,7 +139,18 @@ def check_columns(rows: datasets.Dataset, name: str) -> None:
         )
 
 
-def _check_lengths(sizes: NDArray[np.int64], name: str, *, limit: int, context: int | None) -> None:
+def check_lengths(sizes: NDArray[np.int64], name: str, *, limit: int, context: int | None) -> None:
+    """Make sure that examples are short enough.
+
+    Args:
+        sizes: Tokens of each, int64 [n].
+        name: Of the part, for the message.
+        limit: Tokens of an example at most.
+        context: Tokens the model can read; None when it does not say.
+
+    Raises:
+        DataError: one is longer than `limit` or `context`.
+    """
     longest = int(sizes.argmax())
     size = int(sizes[longest])
     over = int((sizes > limit).sum())

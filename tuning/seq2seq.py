@@ -15,15 +15,15 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from tastemaker.errors import UserError
-from tastemaker.eval.metrics import auc
 from tastemaker.models.hidden_states import evaluating
 from tastemaker.models.language import LanguageModel, quiet_loading
 from tastemaker.models.seq2seq import first_answer_tokens, source_batches
+from tastemaker.tuning.checks import Check, CheckedTrainer
 from tastemaker.tuning.pairs import UNASKED, PairCollator, PairExamples, encode_pairs
 from tastemaker.tuning.rows import Rows
 from tastemaker.tuning.running import Parts, quietly
@@ -121,7 +121,7 @@ def trainer(
     )
 
 
-class PairTrainer(Trainer):
+class PairTrainer(CheckedTrainer):
     """Trains on batches of a `PairCollator`.
 
     Args:
@@ -163,45 +163,30 @@ class PairTrainer(Trainer):
             loss = losses.sum() * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Loss of the validation examples, and the AUC of their log-odds; shared by processes."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        found = self._check(list(range(rank, len(self._valid), processes)))
-        checked = gather_object(found) if processes > 1 else found
-        metrics = {f"{metric_key_prefix}_loss": float(np.mean([loss for _, loss, _ in checked]))}
-        if self._choices is not None and self._valid.labels is not None:
-            odds = {place: score for place, _, score in checked}
-            scores = np.array([odds[place] for place in range(len(self._valid))])
-            if np.isfinite(scores).all():
-                metrics[f"{metric_key_prefix}_auc"] = auc(scores, self._valid.labels)
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
+    def validation(self) -> tuple[int, NDArray[np.int64] | None]:
+        """Number of validation examples, and their labels where an AUC is wanted."""
+        return len(self._valid), None if self._choices is None else self._valid.labels
 
-    def _check(self, places: list[int]) -> list[tuple[int, float, float]]:
-        """Place, loss and log-odds of validation examples; 0 where no choices are known."""
+    def checks(self, places: list[int]) -> list[Check]:
+        """Losses and log-odds of some validation examples."""
         model = self.accelerator.unwrap_model(self.model)
         device = next(iter(model.parameters())).device
         questions = [self._valid.question(place) for place in places]
-        checked: list[tuple[int, float, float]] = []
+        checked: list[Check] = []
         with evaluating(model), torch.inference_mode(), self.compute_loss_context_manager():
             for batch in source_batches(questions, _CHECKED_TOKENS):
                 rows = [{"place": places[one]} for one in batch]
                 inputs = {name: value.to(device) for name, value in self._collate(rows).items()}
                 logits = model(**inputs, use_cache=False).logits
                 losses = _per_example(logits, inputs["labels"]).tolist()
-                odds = [0.0] * len(batch)
+                odds: list[float | None] = [None] * len(batch)
                 if self._choices is not None:
                     both = logits[:, 0, list(self._choices)].float()
                     odds = (both[:, 0] - both[:, 1]).tolist()
-                checked.extend(zip([row["place"] for row in rows], losses, odds, strict=True))
+                checked += [
+                    Check(row["place"], loss, 1, score)
+                    for row, loss, score in zip(rows, losses, odds, strict=True)
+                ]
         return checked
 
 

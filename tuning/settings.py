@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["AdapterShape", "TuneResult", "TuneSettings"]
 
-Kind = Literal["lora", "qlora", "full"]
+Kind = Literal["lora", "qlora", "full", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class AdapterShape:
         alpha: Scale numerator.
         dropout: On the adapter's input, from 0 to below 1.
         target_modules: Names of the layers that get an adapter.
+        layers: Only so many of the model's top layers get one; all when None.
     """
 
     rank: int
     alpha: int
     dropout: float
     target_modules: tuple[str, ...]
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class TuneSettings:
     """How to train.
 
     Attributes:
-        kind: `lora`, `qlora` (on a 4-bit base), or `full` (all weights).
+        kind: `lora`, `qlora` (on a 4-bit base), `full` (all weights), or `frozen` (none of the
+            model's, only of networks on it).
         lora: Shape of the adapter.
         learning_rate: Peak; falls linearly to 0 after the warm-up.
         warmup_steps: Steps in which it rises from 0.

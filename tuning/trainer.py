@@ -12,24 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from tastemaker.errors import StageError
-from tastemaker.eval.metrics import auc
 from tastemaker.models.hidden_states import HiddenStates, evaluating
 from tastemaker.models.mixed_precision import half_products
 from tastemaker.models.training import seal_checkpoint
 from tastemaker.tuning.answer_head import AnswerHead
+from tastemaker.tuning.checks import Check, CheckedTrainer
 from tastemaker.tuning.examples import Examples
 
 __all__ = ["AnswerTrainer", "Watcher"]
 
 
-class AnswerTrainer(SFTTrainer):
+class AnswerTrainer(CheckedTrainer, SFTTrainer):
     """Trains on batches of an `AnswerCollator`.
 
     Args:
@@ -72,35 +72,12 @@ class AnswerTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Loss per answer token of the validation examples, and the AUC of their log-odds.
+    def validation(self) -> tuple[int, NDArray[np.int64] | None]:
+        """Number of validation examples, and their labels where an AUC is wanted."""
+        return len(self._valid), None if self._choices is None else self._valid.labels
 
-        Every process takes its share; examples are run as in `models.scoring`.
-        """
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        places = list(range(rank, len(self._valid), processes))
-        found = [self._check(places)] if places else []
-        parts = gather_object(found) if processes > 1 else found
-        loss = sum(part[0] for part in parts) / sum(part[1] for part in parts)
-        metrics = {f"{metric_key_prefix}_loss": loss}
-        if self._choices is not None and self._valid.labels is not None:
-            scored = dict(pair for part in parts for pair in part[2])
-            scores = np.array([scored[place] for place in range(len(self._valid))])
-            if np.isfinite(scores).all():
-                metrics[f"{metric_key_prefix}_auc"] = auc(scores, self._valid.labels)
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
-
-    def _check(self, places: list[int]) -> tuple[float, int, list[tuple[int, float]]]:
-        """Sum of losses, number of answer tokens, and log-odds of some validation examples."""
+    def checks(self, places: list[int]) -> list[Check]:
+        """Losses, numbers of answer tokens and log-odds; run as in `models.scoring`."""
         model = self.accelerator.unwrap_model(self.model)
         sequences = [self._valid.sequence(place) for place in places]
         starts = [int(self._valid.starts[place]) for place in places]
@@ -108,23 +85,26 @@ class AnswerTrainer(SFTTrainer):
             slice(start - 1, len(sequence) - 1)
             for start, sequence in zip(starts, sequences, strict=True)
         ]
-        total, count = 0.0, 0
-        scores: list[tuple[int, float]] = []
+        checked: list[Check] = []
         with evaluating(model), torch.inference_mode():
             with half_products(self._causal):  # it is added up in float32 while it is trained
                 run = HiddenStates(model, sequences, wanted, share=True, batch_tokens=2048)
             for found, hidden in run:
-                targets = [token for one in found for token in sequences[one][starts[one] :]]
+                answers = [sequences[one][starts[one] :] for one in found]
                 states = torch.cat(hidden)
-                asked = torch.tensor(targets, device=states.device)
-                total -= float(run.output.log_probabilities(states, asked).double().sum())
-                count += len(targets)
+                asked = torch.tensor([t for one in answers for t in one], device=states.device)
+                gains = run.output.log_probabilities(states, asked).double()
+                losses = [-float(one.sum()) for one in gains.split([len(a) for a in answers])]
+                odds: list[float | None] = [None] * len(found)
                 if self._choices is not None:
                     first = torch.stack([states_of[0] for states_of in hidden])
                     logits = run.output.of_tokens(first, self._choices)
                     odds = (logits[:, 0] - logits[:, 1]).tolist()
-                    scores.extend(zip([places[one] for one in found], odds, strict=True))
-        return total, count, scores
+                checked += [
+                    Check(places[one], loss, len(answer), score)
+                    for one, loss, answer, score in zip(found, losses, answers, odds, strict=True)
+                ]
+        return checked
 
 
 class Watcher(TrainerCallback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from tastemaker.models.seq2seq import is_seq2seq
 from tastemaker.models.whole_words import WholeWordT5
 from tastemaker.tuning.settings import AdapterShape, Kind
 
-__all__ = ["check_kind", "quantisation", "trainable"]
+__all__ = ["check_kind", "quantisation", "top_layers", "trainable"]
 
-_CAUSAL_DEFAULT = ("q_proj", "v_proj")  # of Llama and its kin, what a recipe says by default
-_T5_DEFAULT = ("q", "v")  # the same layers
+_DEFAULT = ("q_proj", "v_proj")  # of Llama and its kin, what a recipe says by default
+# The same layers of others: T5, BERT, DeBERTa, DistilBERT.
+_LIKE_DEFAULT = (("q", "v"), ("query", "value"), ("query_proj", "value_proj"), ("q_lin", "v_lin"))
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.")  # the first number in a module's name is its layer's
 
 
 def check_kind(kind: Kind) -> None:
@@ -90,16 +93,14 @@ def trainable(
                 "tune.model, or set tune.kind to lora.",
             )
         return base.model.requires_grad_(True)
+    if kind == "frozen":
+        return base.model.requires_grad_(False)
     model = base.model
     if kind == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if adapter is not None:
         return with_adapter(base, adapter, trainable=True).model
-    seq2seq = is_seq2seq(model)
-    targets = shape.target_modules
-    if seq2seq and targets == _CAUSAL_DEFAULT:
-        targets = _T5_DEFAULT
-    _check_targets(model, targets)
+    targets = _targets(model, shape)
     with quiet_loading(), torch.random.fork_rng(devices=_devices(base)):
         torch.manual_seed(seed)
         return get_peft_model(
@@ -108,9 +109,9 @@ def trainable(
                 r=shape.rank,
                 lora_alpha=shape.alpha,
                 lora_dropout=shape.dropout,
-                target_modules=list(targets),
+                target_modules=targets,
                 modules_to_save=_new_modules(model),
-                task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+                task_type=_task(model),
             ),
         )
 
@@ -124,15 +125,57 @@ def _devices(base: LanguageModel) -> list[int]:
     return [base.device.index or 0] if base.device.type == "cuda" else []
 
 
-def _check_targets(model: Any, wanted: tuple[str, ...]) -> None:
-    names = {
-        name.rpartition(".")[2]
+def _task(model: Any) -> str:
+    """PEFT's word for what the model is for; one without a head gives states."""
+    if is_seq2seq(model):
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else "FEATURE_EXTRACTION"
+
+
+def top_layers(total: int, count: int | None) -> list[int] | None:
+    """Numbers of the layers that get an adapter; None for all.
+
+    Args:
+        total: Layers of the model.
+        count: How many, from the top; all when None.
+
+    Raises:
+        UserError: more than there are.
+    """
+    if count is None:
+        return None
+    if count > total:
+        raise UserError(
+            f"tune.lora.layers = {count}, but the model has {total} layers.",
+            allowed=f"1 to {total}, or empty for all",
+        )
+    return list(range(total - count, total))
+
+
+def _targets(model: Any, shape: AdapterShape) -> list[str]:
+    """Names of the modules that get an adapter, in full where only the top layers do.
+
+    They are the wanted ones; where the default is wanted, what it is called here.
+    """
+    matrices = [
+        name
         for name, module in model.named_modules()
         if hasattr(module, "weight") and getattr(module.weight, "ndim", 0) == 2
-    }
+    ]
+    names = {name.rpartition(".")[2] for name in matrices}
+    wanted = shape.target_modules
+    if wanted == _DEFAULT and not names.issuperset(wanted):
+        wanted = next((own for own in _LIKE_DEFAULT if names.issuperset(own)), wanted)
     missing = sorted(set(wanted) - names)
     if missing:
         raise UserError(
             f"tune.lora.target_modules: the base model has no layer {', '.join(missing)}.",
             allowed=f"its layers: {', '.join(sorted(names))}",
         )
+    total = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
+    top = top_layers(total, shape.layers)
+    if top is None:
+        return list(wanted)
+    # PEFT's own choice of layers wants a name before the list of layers, which a bare model lacks.
+    mine = [name for name in matrices if name.rpartition(".")[2] in wanted]
+    return [name for name in mine if (found := _LAYER.search(name)) and int(found[1]) in top]

@@ -16,7 +16,12 @@ from tastemaker.data.splits import Split
 from tastemaker.eval.protocol import Requests
 from tastemaker.models.ctr.options import checked_options
 from tastemaker.models.feature_embedding import FeatureEmbedding
-from tastemaker.models.feature_recommender import FeatureNetwork, FeatureRecommender, Settings
+from tastemaker.models.feature_recommender import (
+    FeatureNetwork,
+    FeatureRecommender,
+    Settings,
+    Targets,
+)
 from tastemaker.models.feature_space import Columns, FeatureSpace
 from tastemaker.models.features import Feature
 from tastemaker.models.layers.experts import AdaptorSizes
@@ -27,7 +32,6 @@ from tastemaker.models.training import TrainingPlan, train_columns
 __all__ = ["ClassWeight", "CtrRecommender"]
 
 ClassWeight = Literal["balanced"] | float | None
-_SCORED_ROWS = 8192
 _CHECKED_ROWS = 256
 Whole = NDArray[np.int64]
 
@@ -161,14 +165,7 @@ class CtrRecommender(FeatureRecommender):
         Raises:
             UserError: `fit` has not been called.
         """
-        users, items, times, rows = (
-            values.astype(np.int64)
-            for values in (requests.users, requests.items, requests.times, requests.rows)
-        )
-        parts = [
-            self.logits(self.columns(users[part], items[part], times[part], rows=rows[part]))
-            for part in _chunks(len(requests))
-        ]
+        parts = [self.logits(self._of(part)) for part in Targets.of_requests(requests).parts()]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
     def columns(
@@ -186,12 +183,12 @@ class CtrRecommender(FeatureRecommender):
 
     def event_columns(self, rows: Whole) -> Columns:
         """The same for interaction rows, with their `labels` float32 [n]."""
-        events = self._fitted()[0].tables.interactions[rows]
-        users, items, times = (
-            events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time")
-        )
-        labels = events["label"].to_numpy().astype(np.float32)
-        return {**self.columns(users, items, times, rows=rows), "labels": labels}
+        tables = self._fitted()[0].tables
+        labels = tables.interactions["label"].to_numpy()[rows].astype(np.float32)
+        return {**self._of(Targets.of_events(tables, rows)), "labels": labels}
+
+    def _of(self, targets: Targets) -> Columns:
+        return self.columns(targets.users, targets.items, targets.times, rows=targets.rows)
 
     def _probe(self, split: Split) -> Columns:
         return self.event_columns(split.train[:_CHECKED_ROWS])
@@ -211,7 +208,3 @@ class CtrRecommender(FeatureRecommender):
             features = self._embedding(reads_steps=make.reads_steps, first_order=make.first_order)
             backbone = make(features.shape, **self._settings.options)
         return _Network(features, backbone, positive_weight=self._positive_weight(split))
-
-
-def _chunks(length: int) -> list[slice]:
-    return [slice(start, start + _SCORED_ROWS) for start in range(0, length, _SCORED_ROWS)]

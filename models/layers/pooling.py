@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["POOLINGS", "Pooling", "pool"]
+__all__ = ["POOLINGS", "AttentionPooling", "Pooling", "pool"]
 
 Pooling = Literal["mean", "cls", "last", "first_last", "weighted"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -46,6 +46,33 @@ def pool(layers: Sequence[Tensor], mask: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "first_last":
         last = (layers[1].float() + last) / 2
     return _average(last, present)
+
+
+class AttentionPooling(nn.Module):
+    """A learned average: a = softmax(tanh(O W) q), the sum of a · O over the rows of O.
+
+    The gate of Uni-CTR (arXiv 2312.10743, section 3) where O stacks two kinds of states.
+
+    Args:
+        width: Of a state.
+        keys: Columns of W.
+    """
+
+    def __init__(self, width: int, *, keys: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(width, keys)
+        self.query = nn.Linear(keys, 1, bias=False)
+
+    def forward(self, states: Tensor, padding: Tensor) -> Tensor:
+        """One vector per row, float [B, width].
+
+        Args:
+            states: Float [B, T, width].
+            padding: Bool [B, T], true where there is no state; these weigh nothing.
+        """
+        scores = self.query(self.key(states).tanh()).squeeze(-1)
+        weights = scores.masked_fill(padding, float("-inf")).softmax(dim=1)
+        return torch.einsum("bt,btw->bw", weights, states)
 
 
 def _average(states: Tensor, weights: Tensor) -> Tensor:

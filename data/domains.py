@@ -14,7 +14,7 @@ from tastemaker.data.filters import subset
 from tastemaker.data.tables import Tables
 from tastemaker.errors import DataError, nearest
 
-__all__ = ["domains_of", "item_domains", "with_domains"]
+__all__ = ["domain_names", "domains_of", "item_domains", "with_domains"]
 
 _SIGN = "|"
 _OTHER = "other"
@@ -108,6 +108,17 @@ def domains_of(tables: Tables, items: ArrayLike, *, rows: ArrayLike) -> pl.Serie
     if own.all():
         return found
     return found.zip_with(pl.Series(own), _column(tables).gather(np.maximum(events, 0)))
+
+
+def domain_names(tables: Tables) -> list[str]:
+    """Names of all domains, in the order of the categories.
+
+    Raises:
+        DataError: the tables have no domain.
+    """
+    kind = _column(tables).dtype
+    assert isinstance(kind, pl.Enum)
+    return kind.categories.to_list()
 
 
 def item_domains(tables: Tables, *, asked: NDArray[np.bool_] | None = None) -> pl.Series:

@@ -20,7 +20,8 @@ from tastemaker.data.findings import Finding
 from tastemaker.data.id_probe import id_probe, probe_finding
 from tastemaker.data.item_index import ItemIndex
 from tastemaker.data.splits import Split
-from tastemaker.errors import RecipeError, UserError
+from tastemaker.errors import RecipeError, StageError, UserError
+from tastemaker.eval.protocol import Requests
 from tastemaker.methods.planning import (
     PARTS,
     Plan,
@@ -49,6 +50,7 @@ __all__ = [
     "arranged",
     "audit_build",
     "build_stage",
+    "built_for",
     "check",
     "check_provenance",
 ]
@@ -139,6 +141,29 @@ def arranged(folder: Path, part: str, *, limit: int | None = None) -> pl.DataFra
         limit: Read the first so many rows; all when None.
     """
     return find_format("trl").arrange(read_shards(folder, part, limit=limit))
+
+
+def built_for(built: Path, requests: Requests) -> pl.DataFrame:
+    """The built example of each request, in their order; the first one where several ask.
+
+    Args:
+        built: A built data set that tells the row of each example.
+        requests: Of one part.
+
+    Raises:
+        StageError: a request has no prompt.
+    """
+    part = PARTS[str(requests.frame["split"][0])]
+    frame = arranged(built, part).unique("row", keep="first", maintain_order=True)
+    wanted = pl.DataFrame({"row": requests.rows})
+    found = wanted.join(frame, on="row", how="left", maintain_order="left")
+    missing = found["prompt"].null_count()
+    if missing:
+        raise StageError(
+            f"{missing} of {len(requests)} requests have no prompt in {part}; build.max_length "
+            "leaves no room for their question."
+        )
+    return found
 
 
 def audit_build(run: Run, split: Split) -> Sequence[Finding]:

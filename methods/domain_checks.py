@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tastemaker.data.builtin.base import find_builtin
@@ -16,7 +17,7 @@ from tastemaker.recipe import MultiDomainConfig, Recipe, TuneConfig
 from tastemaker.tuning.tracking import check_tracker
 from tastemaker.tuning.weights import top_layers
 
-__all__ = ["check_domains", "check_model", "check_prompts", "network_shape"]
+__all__ = ["check_domains", "check_model", "check_names", "check_prompts", "network_shape"]
 
 _OTHER = "other"  # see `data.domains.with_domains`
 # Settings of language models that answer, which one whose states are read has no use for.
@@ -46,7 +47,7 @@ def check_domains(recipe: Recipe) -> None:
         )
     if data.domains is not None:
         kept = (_OTHER,) if data.domains.others == "keep" else ()
-        _check_names(config, (*dict(data.domains.groups), *kept))
+        check_names(config, (*dict(data.domains.groups), *kept))
 
 
 def check_prompts(recipe: Recipe) -> None:
@@ -131,7 +132,17 @@ def _check_sizes(recipe: Recipe, model: Any) -> None:
         top_layers(layers, recipe.tune.lora.layers)
 
 
-def _check_names(config: MultiDomainConfig, known: tuple[str, ...]) -> None:
+def check_names(config: MultiDomainConfig, known: Sequence[str]) -> None:
+    """Compare the recipe's domains with those of the data.
+
+    Args:
+        config: Names the unseen and the added ones.
+        known: All domains of the data.
+
+    Raises:
+        UnknownNameError: a domain that is not there.
+        RecipeError: none is left to train on.
+    """
     for name in (*config.unseen, *config.added):
         if name not in known:
             raise UnknownNameError("domain", name, known)

@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.domains import domains_of
+from tastemaker.data.domains import domain_names, domains_of
 from tastemaker.data.splits import Split
-from tastemaker.errors import DataError, StageError, UnknownNameError
+from tastemaker.errors import DataError
 from tastemaker.eval.protocol import Requests
 from tastemaker.methods.base import load_split
-from tastemaker.methods.building import arranged
+from tastemaker.methods.building import arranged, built_for
+from tastemaker.methods.domain_checks import check_names
 from tastemaker.methods.planning import PARTS
 from tastemaker.models.prompt_ctr import network_names
 from tastemaker.recipe import MultiDomainConfig, Recipe
@@ -42,11 +43,6 @@ class Domains:
     known: tuple[str, ...]
     added: tuple[str, ...]
     unseen: tuple[str, ...]
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """Known ones, then added ones."""
-        return (*self.known, *self.added)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,33 +80,17 @@ def read_domains(config: MultiDomainConfig, split: Split) -> Domains:
 
     Raises:
         UnknownNameError: the recipe names a domain that is not there.
-        DataError: a domain is to be both unseen and added, none is left to train on, or the data
-            has no domains.
+        RecipeError: none is left to train on.
+        DataError: the data has no domains.
     """
-    tables = split.tables
-    names = domains_of(tables, np.zeros(0, np.int64), rows=np.zeros(0, np.int64)).dtype
-    assert isinstance(names, pl.Enum)
-    found = names.categories.to_list()
-    for name in (*config.unseen, *config.added):
-        if name not in found:
-            raise UnknownNameError("domain", name, found)
-    both = set(config.unseen) & set(config.added)
-    if both:
-        raise DataError(
-            f"multi_domain: {', '.join(sorted(both))} is both unseen and added.",
-            remedy="Leave it in one of the two lists.",
-        )
+    found = domain_names(split.tables)
+    check_names(config, found)
     if config.start:
         kept = network_names(Path(config.start) / "networks")
         known = tuple(name for name in kept if name not in config.removed)
         apart = {*known, *config.added}
         return Domains(known, config.added, tuple(name for name in found if name not in apart))
     known = tuple(name for name in found if name not in (*config.unseen, *config.added))
-    if not known:
-        raise DataError(
-            "multi_domain: every domain is unseen or added, so none is left to train on.",
-            allowed=f"domains of the data: {', '.join(found)}",
-        )
     return Domains(known, config.added, config.unseen)
 
 
@@ -140,17 +120,7 @@ def prompts_of(built: Path, requests: Requests, split: Split) -> PromptPart:
     Raises:
         StageError: a request has no prompt.
     """
-    part = PARTS[str(requests.frame["split"][0])]
-    frame = arranged(built, part).unique("row", keep="first", maintain_order=True)
-    wanted = pl.DataFrame({"row": requests.rows})
-    found = wanted.join(frame, on="row", how="left", maintain_order="left")
-    missing = found["prompt"].null_count()
-    if missing:
-        raise StageError(
-            f"{missing} of {len(requests)} requests have no prompt in {part}; build.max_length "
-            "leaves no room for their question."
-        )
-    return _part(found, split)
+    return _part(built_for(built, requests), split)
 
 
 def rows_split(split: Split, parts: Mapping[str, PromptPart], names: Sequence[str]) -> Split:

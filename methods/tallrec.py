@@ -24,16 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from tastemaker.data.splits import Split
-from tastemaker.errors import RecipeError, StageError
+from tastemaker.errors import RecipeError
 from tastemaker.eval.protocol import Requests
 from tastemaker.eval.report import PromptSample
 from tastemaker.methods.base import Contender, Exhibits, Method, Scores
 from tastemaker.methods.base_models import load_model
-from tastemaker.methods.building import arranged, check_provenance
-from tastemaker.methods.planning import PARTS, weighted_templates
+from tastemaker.methods.building import arranged, built_for, check_provenance
+from tastemaker.methods.planning import weighted_templates
 from tastemaker.methods.showing import tuning_curves
 from tastemaker.methods.tuning import check_tune, tune_stage, tuned_folder
 from tastemaker.models.scoring import score_yes_no
@@ -73,7 +71,7 @@ def contenders(recipe: Recipe, run: Run, split: Split) -> Sequence[Contender]:
             with report.track("scoring, prompts", len(requests)) as advance:
                 return score_yes_no(
                     model,
-                    _prompts(built, requests),
+                    built_for(built, requests)["prompt"].to_list(),
                     choices=choices,
                     measure=recipe.evaluate.answer_score,
                     batch_tokens=recipe.evaluate.batch_tokens,
@@ -158,17 +156,3 @@ METHOD = Method(
     check=check,
     exhibits=exhibits,
 )
-
-
-def _prompts(built: Path, requests: Requests) -> list[Any]:
-    """The built test prompts in the order of the requests."""
-    part = PARTS[str(requests.frame["split"][0])]
-    frame = arranged(built, part).unique("row", keep="first", maintain_order=True)
-    wanted = pl.DataFrame({"row": requests.rows})
-    prompts = wanted.join(frame, on="row", how="left", maintain_order="left")["prompt"]
-    if prompts.null_count():
-        raise StageError(
-            f"{prompts.null_count()} of {len(requests)} requests have no prompt in {part}; "
-            "build.max_length leaves no room for their question."
-        )
-    return prompts.to_list()

@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import EarlyStoppingCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers import TrainingArguments
 
 from tastemaker.errors import DataError, StageError
 from tastemaker.models.domain_networks import domain_codes
@@ -42,7 +41,7 @@ from tastemaker.tuning.running import (
 )
 from tastemaker.tuning.settings import TuneResult, TuneSettings
 from tastemaker.tuning.tracking import tracking
-from tastemaker.tuning.trainer import Watcher
+from tastemaker.tuning.trainer import watch
 
 __all__ = ["DomainExamples", "train_networks"]
 
@@ -136,10 +135,7 @@ def train_networks(
             train_dataset=rows.dataset(),
             eval_dataset=datasets.Dataset.from_dict({"place": range(len(valid))}),
         )
-        trainer.remove_callback(PrinterCallback)
-        if settings.patience is not None:
-            trainer.add_callback(EarlyStoppingCallback(settings.patience))
-        trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))
+        watch(trainer, settings.patience, on_step)
         run(trainer, scratch)
     model.eval()
     return result(trainer, parts, cut, metric=metric, difference=0.0, started=started)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from tastemaker.errors import StageError
@@ -26,7 +26,7 @@ from tastemaker.tuning.answer_head import AnswerHead
 from tastemaker.tuning.checks import Check, CheckedTrainer
 from tastemaker.tuning.examples import Examples
 
-__all__ = ["AnswerTrainer", "Watcher"]
+__all__ = ["AnswerTrainer", "Watcher", "watch"]
 
 
 class AnswerTrainer(CheckedTrainer, SFTTrainer):
@@ -143,3 +143,11 @@ class Watcher(TrainerCallback):
                     f"{state.global_step}; lower tune.learning_rate or set tune.precision to "
                     "float32"
                 )
+
+
+def watch(trainer: Trainer, patience: int | None, on_step: Callable[[int], None]) -> None:
+    """Progress is reported in our own way; training ends where checks no longer improve."""
+    trainer.remove_callback(PrinterCallback)
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
+    trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))

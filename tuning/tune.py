@@ -14,8 +14,6 @@ from pathlib import Path
 from types import ModuleType
 
 import datasets
-from transformers import EarlyStoppingCallback, Trainer
-from transformers.trainer_callback import PrinterCallback
 
 from tastemaker.models.language import LanguageModel
 from tastemaker.models.seq2seq import is_seq2seq
@@ -31,7 +29,7 @@ from tastemaker.tuning.running import (
 )
 from tastemaker.tuning.settings import TuneResult, TuneSettings
 from tastemaker.tuning.tracking import tracking
-from tastemaker.tuning.trainer import Watcher
+from tastemaker.tuning.trainer import watch
 from tastemaker.tuning.weights import trainable
 
 __all__ = ["tune"]
@@ -91,17 +89,9 @@ def tune(
         trainer = kind.trainer(
             base, model, parts, settings, args=args, ready=ready, choices=choices
         )
-        _watch(trainer, settings.patience, on_step)
+        watch(trainer, settings.patience, on_step)
         run(trainer, scratch)
     difference = keep(trainer, base, parts.valid, fresh=fresh, out=out)
     done = result(trainer, parts, cut, metric=metric, difference=difference, started=started)
     record(done, base, settings, out)
     return done
-
-
-def _watch(trainer: Trainer, patience: int | None, on_step: Callable[[int], None]) -> None:
-    """Progress is reported in our own way; training ends where checks no longer improve."""
-    trainer.remove_callback(PrinterCallback)
-    if patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(patience))
-    trainer.add_callback(Watcher(on_step, trainer.accelerator.wait_for_everyone))

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from tastemaker.data.domains import domains_of
+from tastemaker.data.domains import domain_names, domains_of
 from tastemaker.data.splits import Split
 from tastemaker.data.tables import Tables
 from tastemaker.errors import DataError, UnknownNameError, UserError
@@ -80,7 +80,7 @@ def heads_of(tables: Tables, items: ArrayLike, *, rows: ArrayLike, domains: Sequ
         DataError: the tables have no domain.
     """
     found = domains_of(tables, items, rows=rows)
-    names = _categories(found)
+    names = domain_names(tables)
     heads = [domains.index(name) if name in domains else -1 for name in names]
     codes = found.to_physical().cast(pl.Int64).fill_null(len(names))
     return np.array([*heads, -1])[codes.to_numpy()]
@@ -110,7 +110,7 @@ def require_trainable(own: Split, domains: Sequence[str]) -> None:
         DataError: a domain has no train row, or the valid rows do not hold both labels.
         UnknownNameError: no domain of that name.
     """
-    known = _categories(own.tables.interactions["domain"])
+    known = domain_names(own.tables)
     present = set(_event_heads(own, "train", domains=domains).tolist())
     for head, name in enumerate(domains):
         if name not in known:
@@ -153,9 +153,3 @@ def _event_heads(split: Split, part: str, *, domains: Sequence[str]) -> Whole:
     rows = split.part(part)
     items = split.tables.interactions["item"].to_numpy()[rows]
     return heads_of(split.tables, items, rows=rows, domains=domains)
-
-
-def _categories(domains: pl.Series) -> list[str]:
-    kind = domains.dtype
-    assert isinstance(kind, pl.Enum)
-    return kind.categories.to_list()
